@@ -1,0 +1,19 @@
+import type { Refused, ServiceTable } from './table.ts'
+
+/** A way to make this node forward Service traffic. */
+export interface Backend {
+  readonly name: string
+  /** Why this backend cannot work here, or nothing if it can. */
+  probe(): Promise<string | undefined>
+  /**
+   * Makes the node forward exactly `desired`, and tells which fronts it could not serve, and why. The same table may come again;
+   * only the last one counts. When it rejects, the node may be anywhere between the old table and the new.
+   */
+  apply(desired: ServiceTable, signal: AbortSignal): Promise<{ readonly refused: readonly Refused[] }>
+  /** What is not as last applied, in words; nothing if all is well. */
+  check(): Promise<readonly string[]>
+  /** Lets go of listeners and timers; leaves the kernel's rules forwarding. */
+  close(): Promise<void>
+  /** Removes everything this backend ever made, also what an earlier process left. */
+  cleanup(): Promise<void>
+}
