@@ -18,9 +18,7 @@ type ValueOf<F> = F extends { readonly type: 'number' | 'duration' } ? number : 
 
 /** The values of `F` after parsing: always there with a default, `required` or `list`; else perhaps `undefined`. Durations are milliseconds. */
 export type Values<F extends Flags> = {
-  readonly [K in keyof F]: F[K] extends { readonly default: unknown } | { readonly required: true } | { readonly type: 'boolean' | 'list' }
-    ? ValueOf<F[K]>
-    : ValueOf<F[K]> | undefined
+  readonly [K in keyof F]: F[K] extends { readonly default: unknown } | { readonly required: true } | { readonly type: 'boolean' | 'list' } ? ValueOf<F[K]> : ValueOf<F[K]> | undefined
 }
 
 /** What a user typed that makes no sense; printed without a stack, exit status 2. */
@@ -219,7 +217,10 @@ export function help(c: Command, path: readonly string[]): string {
   }
   const flags = Object.entries(c.flags ?? {}).filter(([, f]) => f.hidden !== true)
   if (flags.length > 0) {
-    const left = flags.map(([name, f]) => `${f.short === undefined ? '' : `-${f.short}, `}--${name}${f.type === 'boolean' ? '' : ` ${f.oneOf?.join('|') ?? f.value ?? { number: 'N', list: 'A,B', duration: '30s', string: 'TEXT' }[f.type]}`}`)
+    const left = flags.map(
+      ([name, f]) =>
+        `${f.short === undefined ? '' : `-${f.short}, `}--${name}${f.type === 'boolean' ? '' : ` ${f.oneOf?.join('|') ?? f.value ?? { number: 'N', list: 'A,B', duration: '30s', string: 'TEXT' }[f.type]}`}`,
+    )
     const wide = Math.min(38, Math.max(...left.map((l) => l.length)))
     lines.push('', 'Flags:')
     flags.forEach(([, f], i) => {
