@@ -74,6 +74,8 @@ export interface ConnectOptions {
 
 export interface BindOptions {
   readonly reusePort?: boolean
+  /** Only asks others: on a wildcard address one socket that sends from whatever address the route prefers. */
+  readonly client?: boolean
   readonly ipv6Only?: boolean
   readonly transparent?: boolean
   /** `Batch.local` is the address the datagram was sent to before a redirect (IP_RECVORIGDSTADDR). Only `epoll`. */

@@ -15,7 +15,7 @@ export async function bindDatagrams(
   gone: (bound: Bound) => void,
 ): Promise<Bound> {
   if (how.transparent === true || how.originalDestination === true) throw new SocketError('bind', at, 'ENOTSUP')
-  if (!('fd' in at) && (at.host === '' || at.host === '0.0.0.0' || at.host === '::')) return bindEverywhere(at, received, how, gone)
+  if (how.client !== true && !('fd' in at) && (at.host === '' || at.host === '0.0.0.0' || at.host === '::')) return bindEverywhere(at, received, how, gone)
   const one = await open(at, how)
   const bound: Bound = {
     address: one.local,
