@@ -113,7 +113,7 @@ export class Writer {
     const at = this.#room(4 + length)
     this.#words[at >> 2] = (4 + length) | (type << 16)
     this.#words[(this.at >> 2) - 1] = 0
-    this.bytes.latin1Write(text, at + 4)
+    this.bytes.write(text, at + 4, 'latin1')
     return this
   }
 
