@@ -1,0 +1,144 @@
+import { spawn, execFile, type ChildProcess } from 'node:child_process'
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { explainError } from '../../lib/log.ts'
+import { clusterPlan, nodeFiles, type ClusterPlan, type PlannedPart } from '../cluster.ts'
+import { launcher } from '../launcher.ts'
+import { renderCable, renderLan, renderNode } from '../network.ts'
+import type { StatePaths } from '../state.ts'
+import type { LabNode, Topology } from '../topology.ts'
+import { nodeInit } from './scripts.ts'
+import { Supervisor, type Part } from './supervisor.ts'
+
+/** A node that runs: the process that holds its namespaces, as seen in the holder. */
+export interface RunningNode {
+  readonly node: LabNode
+  readonly pid: number
+}
+
+/** Told as the lab comes up: what, and how long it took (ms). */
+export type Progress = (what: string, ms: number) => void
+
+/** A part must be ready within this time (ms); a loaded machine is slow, not broken. */
+const patience = 60_000
+
+/** The lab, seen from inside its holder. */
+export class Hold {
+  readonly topology: Topology
+  readonly paths: StatePaths
+  readonly supervisor = new Supervisor()
+  readonly plan: ClusterPlan
+  readonly nodes = new Map<string, RunningNode>()
+  readonly #inherited: number
+  #mode: string
+
+  /** `inherited`: descriptors below this number came from the launcher and are no business of the parts. */
+  constructor(topology: Topology, paths: StatePaths, hostPort: number, inherited: number) {
+    this.topology = topology
+    this.paths = paths
+    this.#inherited = inherited
+    this.#mode = topology.mode
+    this.plan = clusterPlan(topology, { launcher, logs: paths.logs, inside: paths.inside }, hostPort)
+  }
+
+  get mode(): string {
+    return this.#mode
+  }
+
+  /** Brings everything up; resolves when every part has said it is ready. */
+  async up(progress: Progress): Promise<void> {
+    const began = performance.now()
+    const since = (): number => Math.round(performance.now() - began)
+    mkdirSync(join(this.paths.inside, 'kubeconfigs'), { recursive: true })
+    await ip(renderLan(this.topology))
+    // The holder forwards nothing, but as a router it can say so.
+    writeFileSync('/proc/sys/net/ipv4/ip_forward', '1')
+    // The control plane is what everybody waits for: its node first.
+    await this.#node(0)
+    await this.#start(this.plan.controlplane)
+    await Promise.all(this.topology.nodes.slice(1).map((_, i) => this.#node(i + 1)))
+    progress(`${this.topology.nodes.length} nodes on one LAN`, since())
+    await this.supervisor.whenReady(this.plan.controlplane.name, patience)
+    progress('control plane', since())
+    await Promise.all(this.plan.identities.map(({ identity, file }) => this.#identity(identity, file)))
+    await Promise.all(this.plan.others.map((part) => this.#start(part)))
+    for (const part of this.plan.others) await this.supervisor.whenReady(part.name, patience)
+    progress('agent, proxy and DNS on each node, ingress', since())
+  }
+
+  /** Starts a planned part inside its node. */
+  async #start(planned: PlannedPart): Promise<void> {
+    await this.supervisor.start(this.#inside(planned))
+  }
+
+  #inside(planned: PlannedPart): Part {
+    return { name: planned.name, argv: this.within(planned.node.name, planned.argv), log: planned.log, env: { SWITCHYARD_LOG_NODE: planned.node.name } }
+  }
+
+  /** The command line that runs `argv` on a node. */
+  within(name: string, argv: readonly string[]): readonly string[] {
+    const closed = Array.from({ length: this.#inherited - 3 }, (_, i) => `${i + 3}<&-`).join(' ')
+    return ['nsenter', '-t', String(this.nodes.get(name)!.pid), '-n', '-m', '-u', '--', 'sh', '-c', `cd /; exec "$@" ${closed}`, 'sh', ...argv]
+  }
+
+  /** Starts the proxies again in `mode`, on all nodes at once. */
+  async setMode(mode: string, progress: Progress): Promise<void> {
+    const began = performance.now()
+    const plan = clusterPlan({ ...this.topology, mode, nodes: this.topology.nodes.map((n) => ({ ...n, mode: undefined })) }, { launcher, logs: this.paths.logs, inside: this.paths.inside }, 0)
+    const proxies = plan.others.filter((p) => p.name.endsWith('/proxy'))
+    await Promise.all(proxies.map((p) => this.#start(p)))
+    for (const p of proxies) await this.supervisor.whenReady(p.name, patience)
+    this.#mode = mode
+    progress(`proxy in mode ${mode} on each node`, Math.round(performance.now() - began))
+  }
+
+  async #identity(identity: string, file: string): Promise<void> {
+    const first = this.topology.nodes[0]!
+    const [program, ...words] = this.within(first.name, this.plan.identityArgv(identity))
+    const text = await run(program!, words)
+    writeFileSync(file, text, { mode: 0o600 })
+  }
+
+  async #node(index: number): Promise<void> {
+    const node = this.topology.nodes[index]!
+    const files = join(this.paths.inside, 'nodes', node.name, 'etc')
+    mkdirSync(files, { recursive: true })
+    for (const [name, text] of Object.entries(nodeFiles(this.topology, node))) writeFileSync(join(files, name), text)
+    const holds = spawn('unshare', ['--net', '--mount', '--uts', '--kill-child', '--', 'sh', '-c', nodeInit, 'node', this.paths.dir, node.name, files], { stdio: ['ignore', 'pipe', 'pipe'] })
+    await saysUp(holds, node.name)
+    this.nodes.set(node.name, { node, pid: holds.pid! })
+    await ip(renderCable(index, holds.pid!))
+    await ip(renderNode(this.topology, index), holds.pid!)
+  }
+}
+
+/** Hands `text` to `ip -batch`, in the network of process `pid` if one is named. */
+export async function ip(text: string, pid?: number): Promise<void> {
+  const words = ['ip', '-batch', '-']
+  const [program, ...rest] = pid === undefined ? words : ['nsenter', '-t', String(pid), '-n', '--', ...words]
+  await run(program!, rest, text)
+}
+
+/** Runs a program to its end and gives what it printed. Rejects with its own words. */
+export function run(program: string, args: readonly string[], input?: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const child = execFile(program, args, { maxBuffer: 64 << 20 }, (error, stdout, stderr) => {
+      if (error === null) resolve(stdout)
+      else reject(new Error(`${[program, ...args].join(' ')} failed: ${stderr.trim() || explainError(error)}${input === undefined ? '' : `\nit was given:\n${input}`}`))
+    })
+    child.stdin?.on('error', () => {})
+    child.stdin?.end(input)
+  })
+}
+
+function saysUp(child: ChildProcess, name: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    let complaint = ''
+    child.stderr!.setEncoding('utf8').on('data', (text: string) => (complaint += text))
+    child.stdout!.setEncoding('utf8').on('data', (text: string) => {
+      if (text.includes('up')) resolve()
+    })
+    child.on('error', reject)
+    child.on('exit', (code) => reject(new Error(`node ${name} did not start (exit status ${code}): ${complaint.trim()}`)))
+  })
+}

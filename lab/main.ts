@@ -1,0 +1,121 @@
+import { command, UsageError, type Command, type Flags } from '../lib/options.ts'
+import { askControl } from './control.ts'
+import { exec, runningLab } from './exec.ts'
+import { renderStatus, type LabStatus } from './status.ts'
+import { topology } from './topology.ts'
+import { down, parsePublish, up } from './up.ts'
+
+const modes = ['userspace', 'iptables', 'ipvs', 'nftables'] as const
+
+const labFlag = { lab: { type: 'string', value: 'NAME', help: 'name of the lab; several can be up at once', default: 'default' } } as const satisfies Flags
+
+const upCommand = command({
+  name: 'up',
+  summary: 'Brings a lab of several nodes up on this machine and leaves it running.',
+  flags: {
+    ...labFlag,
+    nodes: { type: 'number', help: 'how many nodes', default: 3 },
+    mode: { type: 'string', help: 'proxy mode', oneOf: modes, default: 'iptables' },
+    publish: { type: 'list', value: 'PORT:TO', help: 'port of this machine that leads into the lab: 8080:ingress, 8443:ingress-https, 8081:NODE:PORT' },
+    'api-port': { type: 'number', help: 'port of the API on 127.0.0.1 (6443, or any if it is taken)' },
+    sockets: { type: 'string', help: 'what carries bytes in the parts', oneOf: ['auto', 'epoll', 'node'], default: 'auto' },
+  },
+  run: async ({ values }, context) => {
+    const began = performance.now()
+    const lab = await up(topology({ name: values.lab, nodes: values.nodes, mode: values.mode, sockets: values.sockets }), {
+      publish: values.publish.map(parsePublish),
+      apiPort: values['api-port'],
+      progress: (what, ms) => context.err(`  ${seconds(ms).padStart(6)}  ${what}\n`),
+      signal: context.signal,
+    })
+    await lab.stay()
+    const name = values.lab === 'default' ? '' : ` --lab ${values.lab}`
+    context.out(`The lab is up: ${values.nodes} nodes in ${seconds(performance.now() - began)}. API on 127.0.0.1:${lab.record.apiPort}.\n`)
+    for (const p of lab.record.published) context.out(`127.0.0.1:${p.port} leads to ${p.to}.\n`)
+    context.out(`\n  switchyard lab status${name}\n  kubectl --kubeconfig "$(switchyard lab kubeconfig${name})" get nodes\n  switchyard lab exec${name} node1 -- ip route\n  switchyard lab down${name}\n`)
+  },
+})
+
+const downCommand = command({
+  name: 'down',
+  summary: 'Ends the lab; nothing of it is left.',
+  flags: labFlag,
+  run: async ({ values }, context) => {
+    context.out((await down(values.lab)) ? 'The lab is down.\n' : 'There was no lab.\n')
+  },
+})
+
+const statusCommand = command({
+  name: 'status',
+  summary: 'Shows the nodes and parts of the lab.',
+  flags: { ...labFlag, output: { type: 'string', short: 'o', help: 'table or json', oneOf: ['table', 'json'], default: 'table' } },
+  run: async ({ values }, context) => {
+    const { record, paths } = runningLab(values.lab)
+    const status: LabStatus = { name: values.lab, api: `https://127.0.0.1:${record.apiPort}`, kubeconfig: paths.kubeconfig, logs: paths.logs, published: record.published, ...(await askControl<Pick<LabStatus, 'mode' | 'nodes' | 'parts'>>(paths.control, 'status')) }
+    context.out(values.output === 'json' ? `${JSON.stringify(status, null, 2)}\n` : renderStatus(status))
+    return status.parts.every((p) => p.state === 'ready') ? 0 : 1
+  },
+})
+
+const execCommand: Command = {
+  name: 'exec',
+  summary: 'Runs a command on a node, in a Pod (NAMESPACE/NAME or NAME), or "outside" on the LAN.',
+  usage: '[--lab NAME] NODE|POD -- CMD…',
+  run: async (args) => {
+    const stop = args.indexOf('--')
+    const [before, argv] = stop < 0 ? [args.slice(0, args[0] === '--lab' ? 3 : 1), args.slice(args[0] === '--lab' ? 3 : 1)] : [args.slice(0, stop), args.slice(stop + 1)]
+    let name = 'default'
+    const places: string[] = []
+    for (let i = 0; i < before.length; i++) {
+      const word = before[i]!
+      if (word === '--lab') name = before[++i] ?? ''
+      else if (word.startsWith('--lab=')) name = word.slice(6)
+      else if (word.startsWith('-')) throw new UsageError(`unknown flag ${word}`)
+      else places.push(word)
+    }
+    const [place, ...more] = places
+    if (place === undefined || more.length > 0 || argv.length === 0) throw new UsageError('expected NODE|POD -- CMD…')
+    return exec(name, place, argv)
+  },
+}
+
+const kubeconfigCommand = command({
+  name: 'kubeconfig',
+  summary: "Prints the path of the administrator's kubeconfig.",
+  flags: labFlag,
+  run: async ({ values }, context) => context.out(`${runningLab(values.lab).paths.kubeconfig}\n`),
+})
+
+const modeCommand = command({
+  name: 'mode',
+  summary: 'Changes the proxy mode of the running lab.',
+  usage: modes.join('|'),
+  flags: labFlag,
+  run: async ({ values, positionals }, context) => {
+    const [mode, ...more] = positionals
+    if (mode === undefined || more.length > 0 || !(modes as readonly string[]).includes(mode)) throw new UsageError(`expected one of ${modes.join(', ')}`)
+    for (const { what, ms } of await askControl<{ what: string; ms: number }[]>(runningLab(values.lab).paths.control, 'mode', { mode })) context.out(`${what} (${seconds(ms)})\n`)
+  },
+})
+
+/** Every verb of `switchyard lab`. */
+export const labCommand: Command = {
+  name: 'lab',
+  summary: 'Brings a lab of several nodes up, shows and changes it. As root or as an ordinary user.',
+  verbs: [
+    upCommand,
+    downCommand,
+    statusCommand,
+    execCommand,
+    kubeconfigCommand,
+    modeCommand,
+    { name: 'hello', summary: 'A small HTTP server that says which Pod answered.', load: async () => (await import('./hello.ts')).helloCommand },
+    { name: 'hold', summary: 'Runs inside the holder of a lab (started by "lab up").', load: async () => (await import('./holder/main.ts')).holdCommand },
+  ],
+}
+
+export { labCommand as command }
+
+function seconds(ms: number): string {
+  return `${(ms / 1000).toFixed(1)} s`
+}
