@@ -1,0 +1,313 @@
+import type { Address, Descriptor, Driver, Listening, ListenOptions } from '../../lib/sockets/seam.ts'
+import { randomFillSync } from 'node:crypto'
+import type { Policy, Route, RouteTable, Upstream, UpstreamTls } from '../table.ts'
+import { ClientConn } from './client.ts'
+import type { Asked, Middleware, Step, Tools } from './exchange.ts'
+import { defaultHeadLimits, Head, type HeadLimits } from './head.ts'
+import { Pool, UpstreamConn, type UpstreamHost } from './upstream.ts'
+
+/** How long clients may take, in milliseconds. */
+export interface ServerLimits {
+  /** From the first octet of a head to its last. */
+  readonly headTimeout: number
+  /** Between two pieces of a request body. */
+  readonly bodyTimeout: number
+  /** Between two requests of a connection. */
+  readonly idleTimeout: number
+  /** A client that takes no octet of its answer. */
+  readonly sendTimeout: number
+  /** For the client's FIN after ours. */
+  readonly lingerTimeout: number
+}
+
+export const defaultServerLimits: ServerLimits = { headTimeout: 60_000, bodyTimeout: 60_000, idleTimeout: 75_000, sendTimeout: 60_000, lingerTimeout: 10_000 }
+
+export interface ServerOptions {
+  readonly driver: Driver
+  readonly limits?: Partial<ServerLimits>
+  readonly headLimits?: HeadLimits
+  /** Idle connections kept to one endpoint. */
+  readonly maxIdle?: number
+  /** Idle connections to endpoints are closed after this many ms. */
+  readonly upstreamIdle?: number
+  /** Whether a peer may say whom it speaks for. */
+  readonly trusts?: (peer: string) => boolean
+  readonly middleware?: Readonly<Record<string, Middleware>>
+  /** Told of every request when it is over; nothing of `x` may be kept. */
+  readonly finished?: (x: ClientConn) => void
+  /** What should not have happened. */
+  readonly failed?: (what: string, error: unknown) => void
+  readonly random?: () => number
+  /** Keeps user agent and referer for the log. */
+  readonly logsAgents?: boolean
+}
+
+/** An address people connect to, and the table that holds there. */
+export interface Frontend {
+  table: RouteTable
+  readonly secure: boolean
+}
+
+/** A route with its policies made ready. Counts what happens on it. */
+export interface Linked {
+  readonly steps: readonly Step[]
+  /** Field lines every answer of the route carries. */
+  readonly responseLines: string
+  tries: number
+  /** Whatever the owner of the server counts by route. */
+  extra: unknown
+}
+
+/** How long an endpoint that does not take connections is left alone: ms, doubled each time. */
+const ejectFirst = 500
+const ejectMost = 10_000
+/** What is not repeatable goes only over connections that were used within this time, ms: the endpoint has hardly closed them. */
+const freshEnough = 3000
+
+/** The HTTP/1.1 side of the ingress controller: connections of clients, connections to endpoints, and the table between them. */
+export class Server implements UpstreamHost {
+  readonly driver: Driver
+  readonly limits: ServerLimits
+  readonly head: Head
+  readonly scratch: Buffer
+  readonly clients = new Set<ClientConn>()
+  readonly upstreams = new Set<UpstreamConn>()
+  readonly pools = new Map<string, Pool>()
+  readonly frontends = new Set<Frontend>()
+  readonly maxIdle: number
+  readonly trusts: ((peer: string) => boolean) | undefined
+  readonly unrouted: Linked = { steps: [], responseLines: '', tries: 0, extra: undefined }
+  readonly logsAgents: boolean
+  readonly splices: boolean
+  draining = false
+  connections = 0
+  requests = 0
+  retries = 0
+  tunnels = 0
+  readonly #options: ServerOptions
+  readonly #linked = new WeakMap<Route, Linked>()
+  readonly #turns = new Map<string, number>()
+  readonly #listening: Listening[] = []
+  readonly #upstreamIdle: number
+  readonly #random: () => number
+  #stop: () => void
+  #emptied: (() => void) | undefined
+
+  constructor(options: ServerOptions) {
+    this.#options = options
+    this.driver = options.driver
+    this.limits = { ...defaultServerLimits, ...options.limits }
+    this.head = new Head(options.headLimits ?? defaultHeadLimits)
+    this.scratch = options.driver.arena(131_072)
+    this.maxIdle = options.maxIdle ?? 256
+    this.#upstreamIdle = options.upstreamIdle ?? 60_000
+    this.trusts = options.trusts
+    this.logsAgents = options.logsAgents ?? false
+    this.splices = options.driver.name === 'epoll'
+    this.#random = options.random ?? Math.random
+    this.#stop = options.driver.every(500, () => this.#sweep())
+  }
+
+  /** Serves `frontend` at `at`. */
+  async listen(at: Address | Descriptor, frontend: Frontend, how?: ListenOptions): Promise<Listening> {
+    const listening = await this.driver.listen(at, () => new ClientConn(this, frontend), how)
+    this.#listening.push(listening)
+    this.frontends.add(frontend)
+    return listening
+  }
+
+  /** A protocol for a connection that somebody else accepted. */
+  accept(frontend: Frontend): ClientConn {
+    this.frontends.add(frontend)
+    return new ClientConn(this, frontend)
+  }
+
+  /** From now on new requests at `frontend` go by `table`; those that have begun keep theirs. */
+  use(frontend: Frontend, table: RouteTable): void {
+    frontend.table = table
+    this.frontends.add(frontend)
+    this.#prune()
+  }
+
+  /** Closes idle connections to endpoints that no table knows any longer. */
+  #prune(): void {
+    for (const [key, pool] of this.pools) {
+      let known = false
+      for (const f of this.frontends) if (f.table.endpoints.has(pool.endpoint.key)) known = true
+      if (known) continue
+      pool.gone = true
+      this.pools.delete(key)
+      for (const c of pool.idle.slice()) c.discard()
+    }
+  }
+
+  /** A route's policies made ready, once. */
+  link(route: Route): Linked {
+    let linked = this.#linked.get(route)
+    if (linked === undefined) {
+      const lines: string[] = []
+      linked = { steps: route.policies.flatMap((p) => this.#stepOf(p) ?? []), responseLines: lines.join(''), tries: 0, extra: undefined }
+      this.#linked.set(route, linked)
+    }
+    return linked
+  }
+
+  #stepOf(policy: Policy): Step | undefined {
+    const make = this.#options.middleware?.[policy.use]
+    if (make === undefined) {
+      // A policy nobody understands must not be a policy that lets everybody through.
+      this.failed(`no middleware for policy ${policy.use}`, undefined)
+      return { request: () => ({ status: 500, reason: `no middleware for policy ${policy.use}` }) }
+    }
+    try {
+      return make(policy, this.#tools)
+    } catch (error) {
+      this.failed(`policy ${policy.use} cannot be used`, error)
+      return { request: () => ({ status: 500, reason: `policy ${policy.use} cannot be used` }) }
+    }
+  }
+
+  readonly #tools: Tools = {
+    now: () => this.driver.now,
+    random: () => this.#random(),
+    ask: (request) => this.#ask(request),
+  }
+
+  async #ask(_request: Parameters<Tools['ask']>[0]): Promise<Asked> {
+    throw new Error('not available')
+  }
+
+  /** The pool to ask for `x`; one that has not been tried, as long as there is one. */
+  choose(x: ClientConn, tried: readonly Pool[]): Pool | undefined {
+    const { upstream } = x
+    const { endpoints } = upstream
+    const n = endpoints.length
+    if (n === 0) return undefined
+    const now = this.driver.now
+    if (x.endpoint !== undefined) {
+      const pool = this.#poolOf(upstream, x.endpoint)
+      if (pool.ejectedUntil <= now && !tried.includes(pool)) return pool
+    }
+    if (n === 1) {
+      const pool = this.#poolOf(upstream, endpoints[0]!)
+      return tried.includes(pool) ? undefined : pool
+    }
+    const start = this.#turns.get(upstream.name) ?? Math.floor(this.#random() * n)
+    this.#turns.set(upstream.name, (start + 1) % 1_000_003)
+    let second: Pool | undefined
+    for (let i = 0; i < n; i++) {
+      const pool = this.#poolOf(upstream, endpoints[(start + i) % n]!)
+      if (tried.length > 0 && tried.includes(pool)) continue
+      if (pool.ejectedUntil <= now) return pool
+      second ??= pool
+    }
+    return second
+  }
+
+  #poolOf(upstream: Upstream, endpoint: { readonly key: string; readonly address: string; readonly port: number }): Pool {
+    const key = upstream.tls === undefined ? endpoint.key : keyWith(endpoint.key, upstream.tls)
+    let pool = this.pools.get(key)
+    if (pool === undefined) this.pools.set(key, (pool = new Pool(key, endpoint, upstream.tls)))
+    return pool
+  }
+
+  /** A connection of `pool`, kept alive or new. */
+  connection(pool: Pool, method: string, timeout: number): UpstreamConn {
+    const repeatable = method === 'GET' || method === 'HEAD' || method === 'PUT' || method === 'DELETE' || method === 'OPTIONS'
+    // One second less than the endpoint says, so that its FIN and our request do not meet.
+    const said = pool.keepAlive > 0 ? Math.max(0, pool.keepAlive * 1000 - 1000) : this.#upstreamIdle
+    const longest = Math.min(said, repeatable ? this.#upstreamIdle : freshEnough)
+    const idle = pool.take(this.driver.now, longest)
+    if (idle !== undefined) return idle
+    const c = new UpstreamConn(this, pool)
+    c.connect(timeout)
+    return c
+  }
+
+  heard(pool: Pool, ms: number): void {
+    pool.failures = 0
+    pool.ejectedUntil = 0
+    pool.ewma = pool.ewma === 0 ? ms : pool.ewma * 0.9 + ms * 0.1
+  }
+
+  refused(up: UpstreamConn, _why: string, heard: boolean): void {
+    const { pool } = up
+    if (up.used) {
+      // It was restarted or closes what is idle: the other idle ones are no better.
+      for (const c of pool.idle.slice()) c.discard()
+      return
+    }
+    if (heard) return
+    pool.failures++
+    pool.ejectedUntil = this.driver.now + Math.min(ejectMost, ejectFirst * 2 ** Math.min(pool.failures - 1, 6))
+  }
+
+  finished(x: ClientConn): void {
+    try {
+      this.#options.finished?.(x)
+    } catch (error) {
+      this.failed('could not record a request', error)
+    }
+  }
+
+  failed(what: string, error: unknown): void {
+    this.#options.failed?.(what, error)
+  }
+
+  // Random octets are bought in bulk.
+  readonly #ids = Buffer.alloc(4096)
+  #nextId = 4096
+  nextId(): string {
+    if (this.#nextId === 4096) {
+      randomFillSync(this.#ids)
+      this.#nextId = 0
+    }
+    const at = this.#nextId
+    this.#nextId += 16
+    return this.#ids.toString('hex', at, at + 16)
+  }
+
+  #sweep(): void {
+    const { now } = this.driver
+    for (const c of this.clients) c.sweep(now)
+    for (const c of this.upstreams) if (c.state === 3 && now - c.since > this.#upstreamIdle) c.discard()
+    if (this.#emptied !== undefined && !this.busy) this.#emptied()
+  }
+
+  get busy(): boolean {
+    for (const c of this.clients) if (c.busy) return true
+    return false
+  }
+
+  /** Takes no more connections, answers what is under way, and resolves when that is done or `signal` fires. */
+  async drain(signal?: AbortSignal): Promise<void> {
+    this.draining = true
+    for (const l of this.#listening) l.drain()
+    for (const c of this.clients) c.finish()
+    if (!this.busy || signal?.aborted === true) return
+    await new Promise<void>((resolve) => {
+      this.#emptied = resolve
+      signal?.addEventListener('abort', () => resolve(), { once: true })
+    })
+  }
+
+  close(): void {
+    this.#stop()
+    this.#stop = () => {}
+    for (const l of this.#listening) l.close()
+    for (const c of this.clients) c.wire.abort()
+    for (const c of this.upstreams) c.discard()
+  }
+}
+
+const tlsKeys = new WeakMap<UpstreamTls, Map<string, string>>()
+
+/** The pool key of an endpoint under TLS settings; made once. */
+function keyWith(key: string, tls: UpstreamTls): string {
+  let known = tlsKeys.get(tls)
+  if (known === undefined) tlsKeys.set(tls, (known = new Map()))
+  let made = known.get(key)
+  if (made === undefined) known.set(key, (made = `${key} ${tls.key}`))
+  return made
+}
+

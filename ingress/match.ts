@@ -1,0 +1,66 @@
+import type { Certificate, Certificates, HostRoutes, Route, RouteTable } from './table.ts'
+
+/** The routes of `host` (lower case, no port): exact before wildcard before any. */
+export function hostRoutes(table: RouteTable, host: string): HostRoutes | undefined {
+  const exact = table.hosts.get(host)
+  if (exact !== undefined) return exact
+  if (table.wildcards.size > 0) {
+    const dot = host.indexOf('.')
+    // The star stands for one whole label.
+    const found = dot <= 0 ? undefined : table.wildcards.get(host.slice(dot + 1))
+    if (found !== undefined) return found
+  }
+  return table.any
+}
+
+/** The route of a request; `path` is normalised. */
+export function match(table: RouteTable, host: string, path: string): Route | undefined {
+  const found = hostRoutes(table, host)
+  return (found === undefined ? undefined : matchPath(found, path)) ?? table.fallback
+}
+
+/** The route of `path` among those of one host. */
+export function matchPath(found: HostRoutes, path: string): Route | undefined {
+  const { routes } = found
+  for (let i = 0; i < routes.length; i++) {
+    const r = routes[i]!
+    if (r.kind === 'exact' ? r.path === path : r.kind === 'prefix' ? prefixes(r.path, path) : regexOf(r.path).test(path)) return r
+  }
+  return found.fallback
+}
+
+/** Whether `path` begins with the elements of `prefix`; a slash at the end of either does not count. */
+export function prefixes(prefix: string, path: string): boolean {
+  const n = prefix.length
+  if (n === 1) return true
+  if (prefix.charCodeAt(n - 1) === 47) {
+    if (path.length >= n) return path.startsWith(prefix)
+    return path.length === n - 1 && prefix.startsWith(path)
+  }
+  return path.startsWith(prefix) && (path.length === n || path.charCodeAt(n) === 47)
+}
+
+const compiled = new Map<string, RegExp>()
+
+/** A rule's regular expression as ingress-nginx reads it: a prefix, in any letter case. */
+export function regexOf(path: string): RegExp {
+  let found = compiled.get(path)
+  if (found === undefined) {
+    if (compiled.size > 10_000) compiled.clear()
+    compiled.set(path, (found = new RegExp(`^${path}`, 'i')))
+  }
+  return found
+}
+
+/** The certificate shown to a client that asks for `name`. */
+export function certificateFor(certificates: Certificates, name: string | undefined): Certificate | undefined {
+  if (name !== undefined) {
+    const host = name.toLowerCase()
+    const exact = certificates.exact.get(host)
+    if (exact !== undefined) return exact
+    const dot = host.indexOf('.')
+    const wild = dot <= 0 ? undefined : certificates.wildcards.get(host.slice(dot + 1))
+    if (wild !== undefined) return wild
+  }
+  return certificates.fallback
+}

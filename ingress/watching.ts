@@ -1,0 +1,79 @@
+import type { Log } from '../lib/log.ts'
+import type { Client } from '../kube/client.ts'
+import { Mirror } from '../kube/mirror.ts'
+import type { EndpointSlice, Ingress, IngressClass, Secret, Service } from '../kube/objects.ts'
+import { endpointslices, ingressclasses, ingresses, secrets, services } from '../kube/resources.ts'
+import type { Objects } from './compile.ts'
+
+/** Mirrors of everything a table is made of. After the first sync `changed` is called once for changes that come together. */
+export class Watching {
+  readonly #ingresses: Mirror<Ingress>
+  readonly #classes: Mirror<IngressClass>
+  readonly #services: Mirror<Service>
+  readonly #slices: Mirror<EndpointSlice>
+  readonly #secrets: Mirror<Secret>
+  readonly #byService = new Map<string, readonly EndpointSlice[]>()
+  readonly #changed: () => void
+  #started = false
+  #rung = false
+
+  constructor(client: Client, log: Log, signal: AbortSignal, changed: () => void) {
+    this.#changed = changed
+    const ring = (): void => this.#ring()
+    const common = { log, signal }
+    this.#ingresses = new Mirror(client, ingresses, { ...common, changed: ring })
+    this.#classes = new Mirror(client, ingressclasses, { ...common, changed: ring })
+    this.#services = new Mirror(client, services, { ...common, changed: ring })
+    this.#slices = new Mirror(client, endpointslices, { ...common, changed: (now, before) => this.#slice(now, before) })
+    this.#secrets = new Mirror(client, secrets, { ...common, reduce: reduceSecret, changed: ring })
+  }
+
+  async whenSynced(): Promise<void> {
+    await Promise.all([this.#ingresses, this.#classes, this.#services, this.#slices, this.#secrets].map((m) => m.whenSynced()))
+    this.#started = true
+  }
+
+  objects(): Objects {
+    return { ingresses: this.#ingresses.objects.values(), classes: this.#classes.objects, services: this.#services.objects, slices: this.#byService, secrets: this.#secrets.objects }
+  }
+
+  /** When the slowest of the mirrors last heard of the server, on the clock of `performance.now()`. */
+  get lastContact(): number {
+    return Math.min(...[this.#ingresses, this.#classes, this.#services, this.#slices, this.#secrets].map((m) => m.lastContact))
+  }
+
+  #ring(): void {
+    if (!this.#started || this.#rung) return
+    this.#rung = true
+    // Changes of one read of the socket are one table.
+    setImmediate(() => {
+      this.#rung = false
+      this.#changed()
+    })
+  }
+
+  #slice(now: EndpointSlice | undefined, before: EndpointSlice | undefined): void {
+    const was = serviceOf(before)
+    const is = serviceOf(now)
+    if (was !== undefined) {
+      const rest = (this.#byService.get(was) ?? []).filter((s) => s !== before && s.metadata.name !== before?.metadata.name)
+      if (rest.length === 0) this.#byService.delete(was)
+      else this.#byService.set(was, rest)
+    }
+    if (is !== undefined && now !== undefined) this.#byService.set(is, [...(this.#byService.get(is) ?? []), now].sort((a, b) => (a.metadata.name < b.metadata.name ? -1 : 1)))
+    this.#ring()
+  }
+}
+
+/** `namespace/service` that a slice belongs to. */
+export function serviceOf(slice: EndpointSlice | undefined): string | undefined {
+  const name = slice?.metadata.labels?.['kubernetes.io/service-name']
+  return name === undefined ? undefined : `${slice?.metadata.namespace}/${name}`
+}
+
+/** Of Secrets that no Ingress can name (service account tokens, Helm's releases) nothing is kept but that they exist. */
+function reduceSecret(secret: Secret): Secret {
+  if (secret.type === 'kubernetes.io/service-account-token' || secret.type === 'helm.sh/release.v1' || secret.type === 'bootstrap.kubernetes.io/token') return { metadata: { name: secret.metadata.name, ...(secret.metadata.namespace === undefined ? {} : { namespace: secret.metadata.namespace }) } }
+  const { managedFields: _, ...metadata } = secret.metadata
+  return { metadata, ...(secret.type === undefined ? {} : { type: secret.type }), ...(secret.data === undefined ? {} : { data: secret.data }) }
+}
