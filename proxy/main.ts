@@ -112,7 +112,6 @@ class Proxy {
   /** Ends when the signal fires. `ready` is called once, after the first table is in the kernel. */
   async run(signal: AbortSignal, ready: () => void): Promise<void> {
     const log = this.#log
-    const mirrors = await this.#mirrors(signal, () => loop.ring())
     let synced = false
     let first = true
     const loop = reconcile((s) => (synced ? this.#sync(s) : Promise.resolve()), {
@@ -129,6 +128,7 @@ class Proxy {
         void this.#removeOthers()
       },
     })
+    const mirrors = await this.#mirrors(signal, () => loop.ring())
     await Promise.all(mirrors.map((m) => m.whenSynced())).catch((error: unknown) => {
       if (!signal.aborted) throw error
     })

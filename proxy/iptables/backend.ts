@@ -77,6 +77,7 @@ export class IptablesBackend implements Backend {
           const there = have.chains[table].get(name)
           if (there === undefined) wrong.push(`IPv${family}: chain ${name} of table ${table} is gone`)
           else if (there.length !== rules.length) wrong.push(`IPv${family}: chain ${name} of table ${table} has ${there.length} rules, not ${rules.length}`)
+          else if (there.some((r, i) => r !== rules[i])) wrong.push(`IPv${family}: a rule of chain ${name} of table ${table} is "${there.find((r, i) => r !== rules[i])}"`)
         }
         for (const name of have.chains[table].keys()) if (!committed[table].has(name)) wrong.push(`IPv${family}: chain ${name} of table ${table} is left over`)
       }
