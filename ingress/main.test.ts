@@ -1,0 +1,133 @@
+import { test } from 'tap'
+import http from 'node:http'
+import https from 'node:https'
+import type { AddressInfo } from 'node:net'
+import { WebSocket, WebSocketServer } from 'ws'
+import { FakeApi } from '../kube/testing/api.ts'
+import { ingress, ingressClass, secret, service, slice } from '../kube/testing/builders.ts'
+import { ingresses } from '../kube/resources.ts'
+import { testAuthority } from '../lib/sockets/suite/certificates.ts'
+import { command } from './main.ts'
+
+/** Runs `switchyard ingress` in this process until `end`. */
+async function start(api: FakeApi, ...more: string[]): Promise<{ http: number; https: number; status: number; end(): Promise<void> }> {
+  const ending = new AbortController()
+  const lines: string[] = []
+  const write = process.stderr.write.bind(process.stderr)
+  let ready!: (line: Record<string, string>) => void
+  const isReady = new Promise<Record<string, string>>((resolve) => (ready = resolve))
+  process.stderr.write = ((text: string) => {
+    for (const line of text.split('\n')) {
+      if (!line.startsWith('{')) continue
+      lines.push(line)
+      const told = JSON.parse(line) as Record<string, string>
+      if (told.message === 'ready') ready(told)
+    }
+    return true
+  }) as typeof process.stderr.write
+  const probe = http.createServer().listen(0, '127.0.0.1')
+  await new Promise((resolve) => probe.once('listening', resolve))
+  const status = (probe.address() as AddressInfo).port
+  await new Promise((resolve) => probe.close(resolve))
+  const run = command.run!(['--kubeconfig', api.kubeconfig(), '--http', '127.0.0.1:0', '--https', '127.0.0.1:0', '--status', `127.0.0.1:${status}`, '--sockets', 'node', ...more], { signal: ending.signal, out: () => {}, err: () => {} })
+  const told = await Promise.race([isReady, run.then(() => Promise.reject(new Error(`ended: ${lines.join('\n')}`)))])
+  const port = (text: string | undefined): number => Number(text?.slice(text.lastIndexOf(':') + 1))
+  return {
+    http: port(told.http),
+    https: port(told.https),
+    status,
+    end: async () => {
+      ending.abort()
+      await run
+      process.stderr.write = write
+    },
+  }
+}
+
+/** A backend that answers its name. */
+async function backend(name: string): Promise<{ port: number; server: http.Server; close(): void }> {
+  const server = http.createServer((request, response) => response.end(`${name} ${request.method} ${request.url} ${request.headers['x-forwarded-proto']}`))
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  return { port: (server.address() as AddressInfo).port, server, close: () => (server.closeAllConnections(), server.close()) }
+}
+
+async function ask(how: http.RequestOptions & { ca?: string; servername?: string }, host: string, path: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const request = (how.ca === undefined ? http : https).request({ host: '127.0.0.1', ...how, path, headers: { host } }, (response) => {
+      let text = ''
+      response.on('data', (piece: Buffer) => (text += piece.toString()))
+      response.on('end', () => resolve(`${response.statusCode} ${text.trim()}`))
+    })
+    request.on('error', reject)
+    request.end()
+  })
+}
+
+void test('an Ingress is served by host and path, over TLS, changed while it runs, and its status written', async (t) => {
+  await using api = await FakeApi.start()
+  const one = await backend('one')
+  const two = await backend('two')
+  const authority = testAuthority()
+  const { cert, key } = authority.issue('x.test')
+  api.putAll([
+    ingressClass('sy'),
+    service('one', { ports: ['http:80'] }),
+    slice('one', ['127.0.0.1@n1'], [`http:${one.port}`]),
+    service('two', { ports: ['http:80'] }),
+    slice('two', ['127.0.0.1@n1'], [`http:${two.port}`]),
+    secret('cert', { 'tls.crt': cert, 'tls.key': key }, 'kubernetes.io/tls'),
+    ingress('i', { 'x.test': { '/': 'one:http', '/two': 'two:80' } }, { class: 'sy', tls: { cert: ['x.test'] } }),
+  ])
+  const running = await start(api, '--publish-address', '192.0.2.7')
+  t.equal(await ask({ port: running.https, ca: authority.ca, servername: 'x.test' }, 'x.test', '/secure'), '200 one GET /secure https')
+  t.equal(await ask({ port: running.https, ca: authority.ca, servername: 'x.test' }, 'x.test', '/two/3'), '200 two GET /two/3 https')
+  t.equal(await ask({ port: running.http }, 'unknown.test', '/'), '404 404 Not Found')
+  await api.until(() => api.read(ingresses, 'default/i')?.status?.loadBalancer?.ingress?.[0]?.ip === '192.0.2.7', 'the status')
+
+  const agent = new http.Agent({ keepAlive: true, maxSockets: 1 })
+  api.put(ingress('j', { 'y.test': { '/': 'one:80' } }, { class: 'sy' }))
+  await until(async () => (await ask({ port: running.http, agent }, 'y.test', '/')) === '200 one GET / http')
+  api.put(ingress('j', { 'y.test': { '/': 'two:80' } }, { class: 'sy' }))
+  await until(async () => (await ask({ port: running.http, agent }, 'y.test', '/')) === '200 two GET / http')
+  api.put(slice('two', [], [`http:${two.port}`]))
+  await until(async () => (await ask({ port: running.http, agent }, 'y.test', '/')).startsWith('503'))
+  t.pass('routes and endpoints change on one kept connection')
+  t.match(await ask({ port: running.status }, 'status', '/readyz'), /^200 ok/)
+  t.match(await ask({ port: running.status }, 'status', '/metrics'), /switchyard_ingress_hosts/)
+  agent.destroy()
+  await running.end()
+  one.close()
+  two.close()
+})
+
+void test('a WebSocket passes, and survives a change of the table', async (t) => {
+  await using api = await FakeApi.start()
+  const one = await backend('one')
+  const sockets = new WebSocketServer({ server: one.server })
+  sockets.on('connection', (socket) => socket.on('message', (data: Buffer) => socket.send(`echo ${data.toString()}`)))
+  api.putAll([ingressClass('sy'), service('one', { ports: [80] }), slice('one', ['127.0.0.1@n1'], [one.port]), ingress('i', { 'x.test': { '/': 'one:80' } }, { class: 'sy' })])
+  const running = await start(api)
+  const socket = new WebSocket(`ws://127.0.0.1:${running.http}/chat`, { headers: { host: 'x.test' } })
+  await new Promise((resolve, reject) => socket.once('open', resolve).once('error', reject))
+  const heard = async (text: string): Promise<string> => {
+    socket.send(text)
+    return new Promise((resolve) => socket.once('message', (data: Buffer) => resolve(data.toString())))
+  }
+  t.equal(await heard('1'), 'echo 1')
+  api.remove(ingress('i', {}))
+  await until(async () => (await ask({ port: running.http }, 'x.test', '/')).startsWith('404'))
+  t.equal(await heard('x'.repeat(200_000)), `echo ${'x'.repeat(200_000)}`)
+  socket.close()
+  await new Promise((resolve) => socket.once('close', resolve))
+  await running.end()
+  sockets.close()
+  one.close()
+})
+
+async function until(claim: () => Promise<boolean>): Promise<void> {
+  const end = Date.now() + 5000
+  while (!(await claim())) {
+    if (Date.now() > end) throw new Error('did not happen')
+    await new Promise((resolve) => setTimeout(resolve, 5))
+  }
+}
