@@ -172,7 +172,7 @@ export class Agent implements NodeApi {
       const ranges = spec?.podCIDRs ?? (spec?.podCIDR === undefined ? [] : [spec.podCIDR])
       if (ranges.length > 0) {
         const taken = new Set([...this.#workers.values()].flatMap((w) => w.addresses))
-        const found = allocate(ranges, taken, this.#place + 1)
+        const found = allocate(ranges, taken, this.#place)
         if (found === undefined) throw new Error(`no address is free in ${ranges.join(', ')}`)
         this.#place = found.place
         return found.addresses

@@ -1,3 +1,5 @@
+// @peculiar/x509 needs it before itself.
+import 'reflect-metadata'
 import { webcrypto } from 'node:crypto'
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { X509CertificateGenerator } from '@peculiar/x509'
