@@ -249,6 +249,7 @@ export function parseResponse(h: Head, b: Buffer, from: number, to: number): num
   if (b[p] !== 13 || b[p + 1] !== 10) return refuse(h, 502, 'malformed status line')
   p = parseLines(h, b, p + 2, to, false)
   if (p < 0) return p === INCOMPLETE && to - from > h.limits.head ? refuse(h, 502, 'upstream head too big') : p
+  if (p - from > h.limits.head) return refuse(h, 502, 'upstream head too big')
   if (h.chunked && h.contentLength >= 0) return refuse(h, 502, 'Content-Length beside Transfer-Encoding')
   if (h.chunked && h.minor === 0) return refuse(h, 502, 'Transfer-Encoding in HTTP/1.0')
   if (h.refusal !== undefined) return -(h.refusal as Refusal).status
