@@ -179,6 +179,8 @@ class NodeWire implements Wire {
     socket.on('error', (error: NodeJS.ErrnoException) => {
       if (this.#why === '') this.#why = explain(error)
       this.#dead = true
+      // An alert of the other side is an error that Node goes on after.
+      socket.destroy()
     })
     socket.on('close', () => this.#closed())
   }
@@ -285,6 +287,7 @@ class NodeWire implements Wire {
   }
 
   #data(chunk: Buffer): void {
+    if (this.#dead) return
     const joined = this.#joined
     if (joined === undefined) return this.#protocol.data(chunk, 0, chunk.length)
     // The chunk is ours alone: nobody else holds it, so it needs no copy.
@@ -292,6 +295,7 @@ class NodeWire implements Wire {
   }
 
   #eof(): void {
+    if (this.#dead) return
     if (this.#joined === undefined) this.#protocol.eof()
     else this.#joined.end()
   }
