@@ -34,7 +34,7 @@ export interface ClusterPlan {
 const identityOf = { proxy: 'system:kube-proxy', dns: 'system:dns', ingress: 'system:ingress' } as const
 
 /** Which programs run where, with what words: control plane and ingress on the first node; proxy, DNS and agent on each. */
-export function clusterPlan(t: Topology, paths: ClusterPaths, hostPort: number): ClusterPlan {
+export function clusterPlan(t: Topology, paths: ClusterPaths): ClusterPlan {
   const first = t.nodes[0]!
   const apiUrl = `https://${bracketed(first.address)}:${t.apiPort}`
   const kubeconfigs = join(paths.inside, 'kubeconfigs')
@@ -43,11 +43,10 @@ export function clusterPlan(t: Topology, paths: ClusterPaths, hostPort: number):
   const adminKubeconfig = join(kubeconfigs, 'admin.yaml')
   const part = (node: LabNode, name: string, ...words: string[]): PlannedPart => ({ name: `${node.name}/${name}`, node, argv: [paths.launcher, name, ...words], log: join(paths.logs, `${node.name}-${name}.log`) })
   const own = (identity: string): string[] => ['--kubeconfig', kubeconfig(identity)]
-  void hostPort
   return {
     apiUrl,
     adminKubeconfig,
-    controlplane: part(first, 'controlplane', '--data', data, '--listen', `${bracketed(first.address)}:${t.apiPort}`, '--write-kubeconfig', adminKubeconfig),
+    controlplane: part(first, 'controlplane', '--data', data, '--listen', `${bracketed(first.address)}:${t.apiPort}`, '--write-kubeconfig', adminKubeconfig, '--service-cidr', t.serviceRange, '--cluster-cidr', t.podRange, '--cert-name', '127.0.0.1,localhost'),
     others: t.nodes.flatMap((node) => [
       part(node, 'agent', ...own(`system:node:${node.name}`), '--node', node.name, '--node-ip', node.address, '--state', join(paths.inside, 'nodes', node.name, 'agent'), '--cluster-dns', t.clusterDns, '--cluster-domain', t.clusterDomain),
       proxyPart(part, own, t, node, node.mode ?? t.mode),
@@ -60,7 +59,7 @@ export function clusterPlan(t: Topology, paths: ClusterPaths, hostPort: number):
 }
 
 function proxyPart(part: (node: LabNode, name: string, ...words: string[]) => PlannedPart, own: (identity: string) => string[], t: Topology, node: LabNode, mode: string): PlannedPart {
-  return part(node, 'proxy', ...own(identityOf.proxy), '--node', node.name, '--mode', mode, ...(t.sockets === 'auto' ? [] : ['--sockets', t.sockets]))
+  return part(node, 'proxy', ...own(identityOf.proxy), '--node', node.name, '--mode', mode, '--cluster-cidr', t.podRange, ...(t.sockets === 'auto' ? [] : ['--sockets', t.sockets]))
 }
 
 /** The `kube-dns` Service: DNS is reached through the proxy mode under test. */

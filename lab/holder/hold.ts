@@ -33,12 +33,12 @@ export class Hold {
   #mode: string
 
   /** `inherited`: descriptors below this number came from the launcher and are no business of the parts. */
-  constructor(topology: Topology, paths: StatePaths, hostPort: number, inherited: number) {
+  constructor(topology: Topology, paths: StatePaths, inherited: number) {
     this.topology = topology
     this.paths = paths
     this.#inherited = inherited
     this.#mode = topology.mode
-    this.plan = clusterPlan(topology, { launcher, logs: paths.logs, inside: paths.inside }, hostPort)
+    this.plan = clusterPlan(topology, { launcher, logs: paths.logs, inside: paths.inside })
   }
 
   get mode(): string {
@@ -81,15 +81,25 @@ export class Hold {
     return ['nsenter', '-t', String(this.nodes.get(name)!.pid), '-n', '-m', '-u', '--', 'sh', '-c', `cd /; exec "$@" ${closed}`, 'sh', ...argv]
   }
 
-  /** Starts the proxies again in `mode`, on all nodes at once. */
+  /** Starts the proxies again in `mode`, on all nodes at once. Where it cannot run the old mode comes back, and the reason is told. */
   async setMode(mode: string, progress: Progress): Promise<void> {
     const began = performance.now()
-    const plan = clusterPlan({ ...this.topology, mode, nodes: this.topology.nodes.map((n) => ({ ...n, mode: undefined })) }, { launcher, logs: this.paths.logs, inside: this.paths.inside }, 0)
-    const proxies = plan.others.filter((p) => p.name.endsWith('/proxy'))
-    await Promise.all(proxies.map((p) => this.#start(p)))
-    for (const p of proxies) await this.supervisor.whenReady(p.name, patience)
+    try {
+      await this.#proxies(mode)
+    } catch (error) {
+      await this.#proxies(this.#mode)
+      throw error
+    }
     this.#mode = mode
     progress(`proxy in mode ${mode} on each node`, Math.round(performance.now() - began))
+  }
+
+  async #proxies(mode: string): Promise<void> {
+    const nodes = this.topology.nodes.map((n) => ({ ...n, mode: undefined }))
+    const plan = clusterPlan({ ...this.topology, mode, nodes }, { launcher, logs: this.paths.logs, inside: this.paths.inside })
+    const proxies = plan.others.filter((p) => p.name.endsWith('/proxy'))
+    await Promise.all(proxies.map((p) => this.#start(p)))
+    await Promise.all(proxies.map((p) => this.supervisor.whenReady(p.name, patience, { firstTry: true })))
   }
 
   async #identity(identity: string, file: string): Promise<void> {

@@ -50,7 +50,7 @@ export const holdCommand = command({
     })
     const work = async (): Promise<void> => {
       const order = await lines
-      const hold = new Hold(order.topology, order.paths, order.apiPort, Math.max(lifeline, ...order.sockets.map((s) => s.fd)) + 1)
+      const hold = new Hold(order.topology, order.paths, Math.max(lifeline, ...order.sockets.map((s) => s.fd)) + 1)
       await serveControl(order.paths.control, verbs(hold, () => void setTimeout(down, 10)))
       chmodSync(order.paths.control, 0o600)
       for (const { fd, to } of order.sockets) await publish(fd, to)

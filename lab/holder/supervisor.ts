@@ -52,17 +52,18 @@ export class Supervisor {
     if (this.#parts.get(name) === running) this.#parts.delete(name)
   }
 
-  /** Resolves when the part has said it is ready; rejects when it has not within `ms`, with the last lines it wrote. */
-  async whenReady(name: string, ms: number, signal?: AbortSignal): Promise<PartStatus> {
+  /** Resolves when the part has said it is ready; rejects when it has not within `ms` (or, with `firstTry`, when it ends before), with the last lines it wrote. */
+  async whenReady(name: string, ms: number, how: { readonly firstTry?: boolean } = {}): Promise<PartStatus> {
     const until = performance.now() + ms
     for (;;) {
       const running = this.#parts.get(name)
       if (running?.status.state === 'ready') return running.status
-      if (running === undefined || performance.now() > until || signal?.aborted === true) {
+      if (how.firstTry === true && running?.status.lastEnd !== undefined) throw new Error(`${name} does not start: ${running.tail.at(-1) ?? running.status.lastEnd}`)
+      if (running === undefined || performance.now() > until) {
         const said = running?.tail.join('\n') ?? ''
         throw new Error(`${name} was not ready within ${Math.round(ms / 1000)} s (${running?.status.lastEnd ?? 'it still runs'})${said === '' ? '' : `; it said last:\n${said}`}`)
       }
-      await Promise.race([running.changed(), sleep(Math.min(250, Math.max(1, until - performance.now())), signal)])
+      await Promise.race([running.changed(), sleep(Math.min(250, Math.max(1, until - performance.now())))])
     }
   }
 
