@@ -16,10 +16,10 @@ export interface Query {
   readonly edns: Edns | undefined
   readonly recursionDesired: boolean
   readonly checkingDisabled: boolean
-  /** How many CNAMEs led here from other questions. */
-  readonly depth: number
-  /** Asks the whole server another question in this one's name: where a CNAME leads. */
-  lookup(name: Name, type: number): Promise<Answer>
+  /** The names whose aliases led here. */
+  readonly chain: readonly Name[]
+  /** Asks the whole server another question in this one's name: where an alias leads. */
+  lookup(name: Name, type: number, chain: readonly Name[]): Promise<Answer>
 }
 
 /** What is answered: a value; only the server writes it. */
@@ -33,6 +33,8 @@ export interface Answer {
   readonly authenticated?: boolean
   /** An upstream could not send all of it. */
   readonly truncated?: boolean
+  /** Following the aliases led in a circle. */
+  readonly loops?: boolean
   /** No answer at all is sent. */
   readonly drop?: boolean
   /** Which handler made it, and why: for logs and people. */
@@ -56,3 +58,6 @@ const none: readonly Rec[] = []
 export function bare(rcode: number, by: string, why: string, authority: readonly Rec[] = none, authoritative = false): Answer {
   return { rcode, authoritative, answers: none, authority, additional: none, by, why }
 }
+
+/** A question for all types at once (RFC 8482). */
+export const isAny = (query: Query): boolean => query.type === 255

@@ -19,7 +19,11 @@ export interface ZoneSettings {
   readonly ignoreEmptyService: boolean
   /** Endpoints without a hostname are named after their Pod. */
   readonly endpointPodNames: boolean
-  exposesNamespace(namespace: Namespace | string): boolean
+  /** Endpoints have no names, and headless Services none either. */
+  readonly noEndpoints: boolean
+  /** Whether the labels of Namespaces decide what is exposed. */
+  readonly filtersNamespaces: boolean
+  exposesNamespace(namespace: string): boolean
   exposesService(service: Service): boolean
 }
 
@@ -58,7 +62,7 @@ export function serverName(settings: ZoneSettings, zone: Name): Name {
 
 /** That a Namespace exists: names of things that are not there are wrong below it, not it itself. */
 export function compileNamespace(settings: ZoneSettings, namespace: Namespace): Entry[] {
-  if (!settings.exposesNamespace(namespace)) return []
+  if (!settings.exposesNamespace(namespace.metadata.name)) return []
   return settings.zones.flatMap((zone) => ['svc', 'pod'].flatMap((kind) => exists(below(namespace.metadata.name, under(kind, zone)))))
 }
 
@@ -115,8 +119,8 @@ export function compileService(settings: ZoneSettings, service: Service, slices:
   const clusterIPs = (spec.clusterIPs !== undefined && spec.clusterIPs.length > 0 ? spec.clusterIPs : [spec.clusterIP ?? '']).filter((ip) => ip !== '')
   if (clusterIPs.length === 0) return []
   const headless = clusterIPs[0] === 'None'
-  const endpoints = readyEndpoints(settings, slices)
-  if (settings.ignoreEmptyService && endpoints.length === 0) return []
+  const endpoints = settings.noEndpoints ? [] : readyEndpoints(settings, slices)
+  if (settings.ignoreEmptyService && !settings.noEndpoints && endpoints.length === 0) return []
   for (const [i, zone] of settings.zones.entries()) {
     const owner = serviceName(label, namespace, zone)
     if (owner === undefined) continue

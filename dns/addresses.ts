@@ -1,0 +1,2 @@
+/** Whether an address leads back to this machine. */
+export const isLoopback = (host: string): boolean => host === '::1' || host.startsWith('127.')

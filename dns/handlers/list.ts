@@ -1,0 +1,18 @@
+import { any } from './any/index.ts'
+import { bind } from './bind/index.ts'
+import { bufsize } from './bufsize/index.ts'
+import { cache } from './cache/index.ts'
+import { debug } from './debug/index.ts'
+import { errors } from './errors/index.ts'
+import { forward } from './forward/index.ts'
+import { health } from './health/index.ts'
+import { kubernetes } from './kubernetes/index.ts'
+import { loadbalance } from './loadbalance/index.ts'
+import { loop } from './loop/index.ts'
+import { prometheus } from './metrics/index.ts'
+import type { Plugin } from './plugin.ts'
+import { ready } from './ready/index.ts'
+import { reload } from './reload/index.ts'
+
+/** Every word of a Corefile, in the order in which handlers are asked, whatever the order in the file. */
+export const plugins: readonly Plugin[] = [bind, debug, reload, bufsize, health, ready, prometheus, errors, any, loadbalance, cache, kubernetes, loop, forward]

@@ -1,0 +1,251 @@
+import { readFileSync } from 'node:fs'
+import { connect, type Client } from '../kube/client.ts'
+import { loadCredentials } from '../kube/credentials.ts'
+import { Closers, sleep, aborted } from '../lib/lifecycle.ts'
+import { createLog, explainError, type Log } from '../lib/log.ts'
+import { Metrics } from '../lib/metrics.ts'
+import { command as define, hostPort, UsageError } from '../lib/options.ts'
+import { chooseDriver, socketsFlag } from '../lib/sockets/choose.ts'
+import { addressText, SocketError } from '../lib/sockets/errors.ts'
+import type { Driver, TlsServer } from '../lib/sockets/seam.ts'
+import { listenStatus, type StatusOptions } from '../lib/status.ts'
+import { version } from '../lib/version.ts'
+import { Cluster } from './cluster.ts'
+import { CorefileError, parseCorefile } from './corefile.ts'
+import { configure, defaultCorefile, type Configuration, type ListenPlan } from './config.ts'
+import { findFiles, readText } from './files.ts'
+import { meters, type Environment } from './handlers/plugin.ts'
+import { keepTable } from './kept.ts'
+import { observer } from './observe.ts'
+import { register, type Registration } from './registration.ts'
+import { serveDatagrams, serveStreams, type Serving } from './serve.ts'
+import { Server } from './server.ts'
+import { mirrorInto } from './sources.ts'
+
+const flags = {
+  kubeconfig: { type: 'string', value: 'FILE', help: 'how to reach the API server; in-cluster credentials if left out' },
+  listen: { type: 'list', value: 'ADDR:PORT', help: 'where questions are answered; a zone that names a port is served there' },
+  node: { type: 'string', value: 'NAME', help: 'keeps the EndpointSlice kube-system/kube-dns-NAME of this server' },
+  config: { type: 'string', value: 'COREFILE', help: 'a Corefile; without one: cluster.local with Pods, and /etc/resolv.conf for the rest' },
+  conf: { type: 'string', value: 'COREFILE', help: 'the same, as CoreDNS calls it', hidden: true },
+  'dns.port': { type: 'number', value: 'N', help: 'port of zones that name none, as CoreDNS calls it', hidden: true },
+  'resolv-conf': { type: 'string', value: 'FILE', default: '/etc/resolv.conf', help: 'whose name servers are asked for names outside the cluster' },
+  state: { type: 'string', value: 'DIR', help: 'where the last objects are kept, to answer from after a restart without API server' },
+  'require-fresh': { type: 'boolean', help: 'not ready as long as what is answered comes from --state alone' },
+  status: { type: 'list', value: 'ADDR:PORT', help: 'status listeners instead of :8080, :8181 and :9153, in this order' },
+  sockets: socketsFlag,
+} as const
+
+export const command = define({
+  name: 'dns',
+  summary: 'runs the cluster DNS',
+  flags,
+  run: async ({ values, given }, { signal }) => {
+    const log = createLog()
+    const port = values['dns.port'] ?? 53
+    const listen = values.listen.length > 0 ? values.listen.map((text) => hostPort(text, 'listen')) : [{ host: '', port }]
+    const path = values.config ?? values.conf
+    const { driver, reason } = await chooseDriver(values.sockets, () => import('../linux/sockets/driver.ts'))
+    const closers = new Closers()
+    closers.add('sockets', () => driver.close())
+    try {
+      await run({ log, driver, reason, listen, path, port: given.has('listen') ? listen[0]!.port : port, closers, signal, values })
+    } finally {
+      await closers.close(log)
+    }
+  },
+})
+
+interface Options {
+  readonly log: Log
+  readonly driver: Driver
+  readonly reason: string
+  readonly listen: readonly { readonly host: string; readonly port: number }[]
+  readonly path: string | undefined
+  readonly port: number
+  readonly closers: Closers
+  readonly signal: AbortSignal
+  readonly values: {
+    readonly kubeconfig: string | undefined
+    readonly node: string | undefined
+    readonly 'resolv-conf': string
+    readonly state: string | undefined
+    readonly 'require-fresh': boolean
+    readonly status: readonly string[]
+  }
+}
+
+async function run(options: Options): Promise<void> {
+  const { log, driver, closers, signal, values, listen } = options
+  const registry = new Metrics()
+  const counters = meters(registry)
+  const ending = new AbortController()
+  closers.add('mirrors', () => ending.abort())
+
+  let wantsPods = false
+  let addPods = (): void => void (wantsPods = true)
+  const cluster = new Cluster({ self: listen.map((l) => l.host).filter((h) => h !== '' && h !== '0.0.0.0' && h !== '::') })
+  const env: Environment = {
+    log,
+    driver,
+    metrics: counters,
+    resolvConf: values['resolv-conf'],
+    cluster,
+    wantPods: () => addPods(),
+    read: readText,
+    self: listen,
+    now: () => performance.now(),
+    random: Math.random,
+  }
+  const text = options.path === undefined ? defaultCorefile.replace('.:53', '.') : readCorefile(options.path)
+  const parse = (corefile: string) => parseCorefile(corefile, options.path ?? '(default)', { files: findFiles, environment: (name) => process.env[name], port: options.port })
+  const hosts = listen.map((l) => l.host)
+  let configuration: Configuration
+  try {
+    configuration = configure(parse(text), env, hosts)
+  } catch (error) {
+    if (error instanceof CorefileError) throw new UsageError(error.message)
+    throw error
+  }
+  closers.add('handlers', () => configuration.close())
+
+  const kept = values.state === undefined ? undefined : keepTable(values.state, cluster, log)
+  closers.add('kept table', () => kept?.close())
+  let serving = false
+  let ending_ = false
+  const fresh = (): boolean => sources?.synced === true
+  const ready = (): string | undefined => {
+    if (ending_) return 'the server ends'
+    if (!serving) return 'does not listen yet'
+    if (!cluster.complete) return 'the objects of the cluster have not been read yet'
+    if (values['require-fresh'] && !fresh()) return 'answers from a kept table'
+    return undefined
+  }
+  const stale = counters.gauge('switchyard_dns_table_stale', 'Whether what is answered comes from a kept table alone.')
+  const names = counters.gauge('switchyard_dns_names', 'Names of the cluster.')
+  counters.gauge('coredns_build_info', 'Version of this program.').set(1, { version, goversion: '', revision: '' })
+  counters.gauge('switchyard_dns_sockets', 'What carries the bytes, and why.').set(1, { driver: driver.name, reason: options.reason })
+  registry.onScrape(() => {
+    stale.set(cluster.stale ? 1 : 0)
+    names.set(cluster.zones.reduce((sum, z) => sum + z.table.size, 0))
+  })
+
+  const metricsPort = await statusListeners(options, configuration, registry, ready, closers)
+
+  // The API server first: the sooner it is read, the fewer questions end in SERVFAIL.
+  const client: Client = connect(await loadCredentials(values.kubeconfig ?? kubeconfigOf(parse(text))), { userAgent: `switchyard-dns/${version}` })
+  closers.add('API client', () => client.close())
+  let registration: Registration | undefined
+  const sources = mirrorInto(cluster, client, {
+    log,
+    signal: ending.signal,
+    pods: wantsPods,
+    seen: (kind, key) => {
+      kept?.changed()
+      if (kind === 'slice' && registration !== undefined && key === `kube-system/${registration.name}`) registration.ring()
+    },
+  })
+  addPods = sources.addPods
+
+  const servers: Server[] = []
+  const open: Serving[] = []
+  for (const plan of configuration.listeners) {
+    const label = `${plan.scheme}://${plan.host.includes(':') ? `[${plan.host}]` : plan.host}:${plan.port}`
+    const server = new Server(plan.sites, log, observer(counters, label))
+    servers.push(server)
+    open.push(...(await listenOn(plan, server, driver, log, closers)))
+  }
+  serving = true
+  const first = open[0]!
+  log.info('ready', {
+    listen: configuration.listeners.map((l) => `${l.scheme === 'tls' ? 'tls://' : ''}${addressText(l)}`).join(', '),
+    sockets: driver.name,
+    why: options.reason,
+  })
+  if (values.node !== undefined) {
+    registration = register({ client, node: values.node, host: configuration.listeners[0]!.host, port: first.port, metricsPort, ready: () => ready() === undefined, log, signal: ending.signal })
+  }
+
+  await aborted(signal)
+  ending_ = true
+  // Questions go on being answered while others learn that we end.
+  await registration?.withdraw(400)
+  const lameduck = configuration.options.health?.lameduck ?? 0
+  await untilQuiet(servers, lameduck)
+  for (const s of open) s.drain()
+  for (let waited = 0; waited < 500 && servers.some((s) => s.busy > 0); waited += 10) await sleep(10)
+  await sleep(10)
+  for (const s of open) s.close()
+}
+
+/** Goes on for `lameduck` milliseconds, or until nobody has asked for a while. */
+async function untilQuiet(servers: readonly Server[], lameduck: number): Promise<void> {
+  const end = performance.now() + lameduck
+  while (performance.now() < end) {
+    const asked = servers.reduce((sum, s) => sum + s.asked, 0)
+    await sleep(Math.min(400, end - performance.now()))
+    if (servers.reduce((sum, s) => sum + s.asked, 0) === asked) return
+  }
+}
+
+async function listenOn(plan: ListenPlan, server: Server, driver: Driver, log: Log, closers: Closers): Promise<Serving[]> {
+  const failed = (error: Error): void => log.error('listener failed', { listen: addressText(plan), error: explainError(error) })
+  const out: Serving[] = []
+  try {
+    const idle = { ...(plan.options.idle === undefined ? {} : { idle: plan.options.idle }), ...(plan.options.message === undefined ? {} : { message: plan.options.message }) }
+    if (plan.scheme === 'tls') {
+      const { cert, key } = plan.options.tls!
+      const tls: TlsServer = { identity: () => ({ cert, key }), alpn: ['dot'] }
+      out.push(await serveStreams(driver, plan, server, { tls, limits: idle, failed }))
+    } else {
+      const datagrams = await serveDatagrams(driver, plan, server, { failed })
+      out.push(datagrams)
+      closers.add('datagrams', () => datagrams.close())
+      // Port 0 draws one; both transports share it.
+      out.push(await serveStreams(driver, { host: plan.host, port: datagrams.port }, server, { limits: idle, failed }))
+    }
+    for (const s of out) closers.add('listener', () => s.close())
+    return out
+  } catch (error) {
+    if (error instanceof SocketError) throw new Error(`${error.message}; choose another with --listen ADDR:PORT`, { cause: error.cause })
+    throw error
+  }
+}
+
+async function statusListeners(options: Options, configuration: Configuration, registry: Metrics, ready: () => string | undefined, closers: Closers): Promise<number | undefined> {
+  const { health, ready: readyAt, prometheus } = configuration.options
+  const defaults = [health ?? { host: '', port: 8080 }, readyAt ?? { host: '', port: 8181 }, prometheus ?? { host: '', port: 9153 }]
+  const places = options.values.status.length > 0 ? options.values.status.map((text) => hostPort(text, 'status')) : defaults
+  const base: StatusOptions = {
+    metrics: registry,
+    ready,
+    paths: {
+      '/health': () => ({ code: 200, body: 'OK' }),
+      '/ready': () => {
+        const why = ready()
+        return why === undefined ? { code: 200, body: 'OK' } : { code: 503, body: `${why}\n` }
+      },
+    },
+  }
+  let metricsPort: number | undefined
+  for (const [i, at] of places.entries()) {
+    const server = await listenStatus(at, base)
+    closers.add('status', () => server.close())
+    if (i === Math.min(2, places.length - 1)) metricsPort = server.port
+  }
+  return metricsPort
+}
+
+function readCorefile(path: string): string {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch (error) {
+    throw new Error(`cannot read the Corefile ${path}`, { cause: error })
+  }
+}
+
+/** What a `kubernetes` block says about the API server, as CoreDNS reads it. */
+function kubeconfigOf(blocks: ReturnType<typeof parseCorefile>): string | undefined {
+  for (const block of blocks) for (const line of block.lines) if (line.name === 'kubernetes') for (const option of line.block) if (option.name === 'kubeconfig') return option.args[0]
+  return undefined
+}
