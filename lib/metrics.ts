@@ -82,6 +82,11 @@ export class Metrics {
     }
   }
 
+  /** A family whose lines somebody else keeps: `print` pushes them, e.g. `name{code="200"} 3`. */
+  family(name: string, type: 'counter' | 'gauge' | 'histogram', help: string, print: (out: string[]) => void): void {
+    this.#register({ name, type, help, print })
+  }
+
   /** The text of a scrape. */
   print(): string {
     for (const f of this.#before) f()
