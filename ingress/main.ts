@@ -1,3 +1,4 @@
+import { openSync } from 'node:fs'
 import { chooseDriver, socketsFlag } from '../lib/sockets/choose.ts'
 import type { Address, Descriptor, Listening } from '../lib/sockets/seam.ts'
 import { createLog, explainError } from '../lib/log.ts'
@@ -7,9 +8,11 @@ import { command as makeCommand, hostPort, UsageError } from '../lib/options.ts'
 import { listenStatus } from '../lib/status.ts'
 import { loadCredentials } from '../kube/credentials.ts'
 import { connect } from '../kube/client.ts'
+import { AccessLog, accessLogFormats, type AccessLogFormat } from './accesslog.ts'
 import { Compiler, controllerName, type Compiled } from './compile.ts'
 import { Server, type Frontend } from './http1/server.ts'
 import { certificateFor } from './match.ts'
+import { Stats } from './stats.ts'
 import { addressesOf, ownAddresses, writeStatus } from './status.ts'
 import { emptyTable } from './table.ts'
 import { Watching } from './watching.ts'
@@ -24,6 +27,8 @@ const flags = {
   'default-backend-service': { type: 'string', value: 'NAMESPACE/NAME', help: 'serves what no rule fits' },
   'default-ssl-certificate': { type: 'string', value: 'NAMESPACE/NAME', help: 'Secret shown to clients that ask for no host of ours' },
   status: { type: 'list', value: 'ADDR:PORT', default: [':10254'], help: 'where /healthz, /readyz and /metrics are answered' },
+  'access-log': { type: 'string', oneOf: accessLogFormats, default: 'json', help: 'form of the access log' },
+  'access-log-path': { type: 'string', value: 'FILE', default: '-', help: 'where the access log goes; - is standard output' },
   sockets: socketsFlag,
   'listen-http-fd': { type: 'number', value: 'N', help: 'descriptor of a listening socket to serve HTTP on, instead of --http' },
   'listen-https-fd': { type: 'number', value: 'N', help: 'descriptor of a listening socket to serve HTTPS on, instead of --https' },
@@ -46,7 +51,19 @@ export const command = makeCommand({
       const { driver, reason } = await chooseDriver(values.sockets, () => import('../linux/sockets/driver.ts'))
       closers.add('sockets', () => driver.close())
 
-      const server = new Server({ driver, failed: (what, error) => log.error(what, { error: error === undefined ? undefined : explainError(error) }) })
+      const format = values['access-log'] as AccessLogFormat
+      const accessLog = format === 'off' ? undefined : new AccessLog(driver, values['access-log-path'] === '-' ? 1 : openSync(values['access-log-path'], 'a'), format)
+      if (accessLog !== undefined) closers.add('access log', () => accessLog.close())
+      const stats = new Stats(metrics, () => server, { className: values['controller-class'], namespace: process.env.POD_NAMESPACE ?? '', pod: process.env.POD_NAME ?? '' })
+      const server: Server = new Server({
+        driver,
+        logsAgents: accessLog !== undefined,
+        finished: (x) => {
+          stats.finished(x)
+          accessLog?.write(x)
+        },
+        failed: (what, error) => log.error(what, { error: error === undefined ? undefined : explainError(error) }),
+      })
       closers.add('server', () => server.close())
       const plain: Frontend = { table: emptyTable, secure: false }
       const secure: Frontend = { table: emptyTable, secure: true }
@@ -61,7 +78,7 @@ export const command = makeCommand({
       let last: Compiled | undefined
       const watching = new Watching(client, log, signal, () => apply())
 
-      const statuses = metricsOf(metrics, server)
+      const statuses = metricsOf(metrics)
       for (const text of values.status) {
         const status = await listenStatus(hostPort(text, 'status'), { metrics, ready: () => (ready ? undefined : 'the first table is not there yet') })
         closers.add('status listener', () => status.close())
@@ -100,6 +117,7 @@ export const command = makeCommand({
         }
         told.clear()
         for (const key of now) told.add(key)
+        stats.keep(new Set(last.served.map((i) => `${i.metadata.namespace}/${i.metadata.name}`)))
         if (ready) tellStatus()
       }
 
@@ -140,20 +158,25 @@ export const command = makeCommand({
   },
 })
 
-function metricsOf(metrics: Metrics, server: Server): { applied(ms: number, compiled: Compiled): void } {
+function metricsOf(metrics: Metrics): { applied(ms: number, compiled: Compiled): void } {
   const applied = metrics.histogram('switchyard_ingress_apply_seconds', 'Time to make and use a new table.', [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1])
   const hosts = metrics.gauge('switchyard_ingress_hosts', 'Hosts with routes.')
   const problems = metrics.gauge('switchyard_ingress_problems', 'What is not served as its Ingress says.')
-  const connections = metrics.gauge('switchyard_ingress_connections', 'Open connections.')
-  metrics.onScrape(() => {
-    connections.set(server.clients.size, { side: 'client' })
-    connections.set(server.upstreams.size, { side: 'endpoint' })
+  const successful = metrics.gauge('nginx_ingress_controller_config_last_reload_successful', 'Always 1: nothing is ever reloaded.')
+  const successes = metrics.counter('nginx_ingress_controller_success', 'Tables made and used.')
+  let expiring: Compiled | undefined
+  metrics.family('nginx_ingress_controller_ssl_expire_time_seconds', 'gauge', 'When the certificate of a host expires, seconds since 1970.', (out) => {
+    for (const [host, c] of expiring?.table.certificates.exact ?? []) out.push(`nginx_ingress_controller_ssl_expire_time_seconds{host="${host}",secret_name="${c.owner}"} ${c.notAfter / 1000}`)
+    for (const [host, c] of expiring?.table.certificates.wildcards ?? []) out.push(`nginx_ingress_controller_ssl_expire_time_seconds{host="*.${host}",secret_name="${c.owner}"} ${c.notAfter / 1000}`)
   })
   return {
     applied: (ms, compiled) => {
       applied.observe(ms / 1000)
       hosts.set(compiled.table.hosts.size + compiled.table.wildcards.size)
       problems.set(compiled.problems.length)
+      successful.set(1)
+      successes.add()
+      expiring = compiled
     },
   }
 }

@@ -44,6 +44,8 @@ export class ClientConn implements Protocol, Exchange {
   #paused = false
   eofSeen = false
   #again = false
+  /** The driver moves the octets of the tunnel by itself: we no longer see when it is silent. */
+  #spliced = false
 
   // The request under way.
   table!: RouteTable
@@ -82,6 +84,8 @@ export class ClientConn implements Protocol, Exchange {
   #recorded = true
   userAgent = ''
   referer = ''
+  /** Key of the endpoint that was asked last. */
+  lastEndpoint = ''
 
   // What steps asked for.
   target: string | undefined
@@ -193,7 +197,7 @@ export class ClientConn implements Protocol, Exchange {
       this.up = undefined
       up.release()
       // Both sides ended in order: the endpoint's FIN answers ours by itself, a sweep ends it if not.
-      if (up.eofSeen && why === '') {
+      if (why === '' && (up.eofSeen || this.#spliced)) {
         up.state = 3
         up.since = this.#server.driver.now
       } else up.discard()
@@ -294,6 +298,7 @@ export class ClientConn implements Protocol, Exchange {
     this.route = unrouted
     this.linked = this.#server.unrouted
     this.tries = 0
+    this.lastEndpoint = ''
     if (this.#tried.length > 0) this.#tried = []
     this.#beyond = false
     this.#began = false
@@ -516,6 +521,7 @@ export class ClientConn implements Protocol, Exchange {
   #connect(pool: Pool): UpstreamConn {
     const server = this.#server
     this.tries++
+    this.lastEndpoint = pool.key
     if (!this.#tried.includes(pool)) this.#tried.push(pool)
     const up = server.connection(pool, this.method, this.route.timeouts.connect)
     up.begin(this, server.driver.now)
@@ -885,7 +891,7 @@ export class ClientConn implements Protocol, Exchange {
       this.#paused = false
       this.wire.resume()
     }
-    server.driver.splice(this.wire, up.wire)
+    this.#spliced = server.driver.splice(this.wire, up.wire)
     if (this.eofSeen) up.wire.end()
     return true
   }
@@ -1009,7 +1015,7 @@ export class ClientConn implements Protocol, Exchange {
         return
       }
       case TUNNEL:
-        if (waited > this.route.timeouts.tunnel && !this.#server.splices) {
+        if (waited > this.route.timeouts.tunnel && !this.#spliced) {
           this.reason = 'the tunnel was silent'
           this.wire.abort()
         }

@@ -78,7 +78,6 @@ export class Server implements UpstreamHost {
   readonly trusts: ((peer: string) => boolean) | undefined
   readonly unrouted: Linked = { steps: [], responseLines: '', tries: 0, extra: undefined }
   readonly logsAgents: boolean
-  readonly splices: boolean
   draining = false
   connections = 0
   requests = 0
@@ -103,7 +102,6 @@ export class Server implements UpstreamHost {
     this.#upstreamIdle = options.upstreamIdle ?? 60_000
     this.trusts = options.trusts
     this.logsAgents = options.logsAgents ?? false
-    this.splices = options.driver.name === 'epoll'
     this.#random = options.random ?? Math.random
     this.#stop = options.driver.every(500, () => this.#sweep())
   }
