@@ -34,6 +34,7 @@ const ours: readonly { readonly of: RegExp; readonly may: readonly string[] }[] 
       'ingress/explain.ts',
       'lab/main.ts',
       'lab/agent/main.ts',
+      'lab/state.ts',
     ],
   },
 ]
