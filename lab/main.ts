@@ -109,6 +109,8 @@ export const labCommand: Command = {
     execCommand,
     kubeconfigCommand,
     modeCommand,
+    { name: 'demo', summary: 'Shows everything working, step by step.', load: async () => (await import('./demo.ts')).demoCommand },
+    { name: 'vm', summary: 'Runs a command or a lab in virtual machines with a kernel of their own.', load: async () => (await import('./vm/main.ts')).vm },
     { name: 'hello', summary: 'A small HTTP server that says which Pod answered.', load: async () => (await import('./hello.ts')).helloCommand },
     { name: 'hold', summary: 'Runs inside the holder of a lab (started by "lab up").', load: async () => (await import('./holder/main.ts')).holdCommand },
   ],

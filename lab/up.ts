@@ -17,6 +17,8 @@ export interface Published {
   readonly host: string
   readonly port: number
   readonly to: string
+  /** Any port will do if this one is taken. */
+  readonly orAny?: boolean
 }
 
 export interface UpOptions {
@@ -50,7 +52,7 @@ export async function up(topology: Topology, options: UpOptions): Promise<Up> {
   let child: ChildProcess | undefined
   try {
     for (const p of options.publish) {
-      const server = await open(p, '--publish', false)
+      const server = await open(p, '--publish', p.orAny === true)
       opened.push({ server, to: publishTarget(topology, p.to), port: portOf(server) })
     }
     makeState(paths)

@@ -1,0 +1,53 @@
+import { test } from 'tap'
+import { clusterPlan, nodeFiles } from './cluster.ts'
+import { renderCable, renderLan, renderNode } from './network.ts'
+import { topology } from './topology.ts'
+import { parsePublish, publishTarget, userNamespaceAdvice } from './up.ts'
+
+test('a topology follows from few words', async (t) => {
+  const made = topology({ nodes: 2 })
+  t.strictSame(made.nodes.map((n) => `${n.name} ${n.address}`), ['node1 192.168.56.11', 'node2 192.168.56.12'])
+  t.equal(made.clusterDns, '10.96.0.10', 'the tenth address of the service range')
+  t.throws(() => topology({ nodes: 0 }), { message: 'a lab has 1 to 200 nodes, not 0' })
+  t.throws(() => topology({ nodes: 1.5 }), /not 1.5/)
+  t.throws(() => topology({ name: '../x' }), /a lab is named by/)
+})
+
+test('the nodes hang on one LAN that leads nowhere', async (t) => {
+  const made = topology({ nodes: 2 })
+  t.equal(renderLan(made), 'link set lo up\nlink add lan type bridge forward_delay 0\naddr add 192.168.56.1/24 dev lan\nlink set lan up\nroute add unreachable default metric 4278198272\n')
+  t.equal(renderCable(1, 42), 'link add lan2 type veth peer name eth0 netns 42\nlink set lan2 master lan up\n')
+  t.equal(renderNode(made, 1), 'link set lo up\naddr add 192.168.56.12/24 dev eth0\nlink set eth0 up\nroute add default via 192.168.56.1\n')
+  t.match(nodeFiles(made, made.nodes[1]!).hosts, '192.168.56.11 node1')
+})
+
+test('parts are started by the words a user would type, each as who it is', async (t) => {
+  const plan = clusterPlan(topology({ nodes: 2, mode: 'userspace', sockets: 'node' }), { launcher: 'switchyard', logs: '/l', inside: '/i' })
+  t.match(plan.controlplane.argv.join(' '), 'switchyard controlplane --data /i/controlplane --listen 192.168.56.11:6443 --write-kubeconfig /i/kubeconfigs/admin.yaml')
+  t.strictSame(plan.others.map((p) => p.name), ['node1/agent', 'node1/proxy', 'node1/dns', 'node1/ingress', 'node2/agent', 'node2/proxy', 'node2/dns'])
+  t.match(plan.others[5]!.argv.join(' '), /proxy --kubeconfig \/i\/kubeconfigs\/system-kube-proxy.yaml --node node2 --mode userspace .*--sockets node/)
+  t.strictSame(plan.identities.map((i) => i.identity), ['system:kube-proxy', 'system:dns', 'system:ingress', 'system:node:node1', 'system:node:node2'])
+})
+
+test('a published port names where it leads', async (t) => {
+  const made = topology()
+  for (const [text, wanted] of [
+    ['8080:ingress', '127.0.0.1:8080 192.168.56.11:80'],
+    ['8443:ingress-https', '127.0.0.1:8443 192.168.56.11:443'],
+    ['0.0.0.0:8080:node3:30080', '0.0.0.0:8080 192.168.56.13:30080'],
+    ['81:192.168.56.12:9', '127.0.0.1:81 192.168.56.12:9'],
+  ] as const) {
+    const p = parsePublish(text)
+    t.equal(`${p.host}:${p.port} ${publishTarget(made, p.to)}`, wanted, text)
+  }
+  for (const text of ['8080', 'x:ingress', '70000:ingress']) t.throws(() => parsePublish(text), /flag --publish: expected/, text)
+  t.throws(() => publishTarget(made, 'node9:80'), /there is no "node9:80"/)
+})
+
+test('who may not make user namespaces is told which setting forbids it', async (t) => {
+  const advice = (have: Readonly<Record<string, string>>): string => userNamespaceAdvice((file) => have[file])
+  t.match(advice({ 'kernel/apparmor_restrict_unprivileged_userns': '1' }), 'sysctl -w kernel.apparmor_restrict_unprivileged_userns=0')
+  t.match(advice({ 'kernel/unprivileged_userns_clone': '0' }), 'sysctl -w kernel.unprivileged_userns_clone=1')
+  t.match(advice({ 'user/max_user_namespaces': '0' }), 'sysctl -w user.max_user_namespaces=15000')
+  t.match(advice({}), 'sudo')
+})
