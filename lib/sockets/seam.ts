@@ -73,6 +73,11 @@ export interface ConnectOptions {
 }
 
 export interface BindOptions {
+  /**
+   * Talks with this peer only: the address to send from is chosen by the route when `at` has no host, others' datagrams are not seen, and `failed`
+   * is told when the peer's machine says that nobody is there (`code` ECONNREFUSED); the socket stays usable.
+   */
+  readonly connect?: Address
   readonly reusePort?: boolean
   /** Only asks others: on a wildcard address one socket that sends from whatever address the route prefers. */
   readonly client?: boolean
@@ -96,14 +101,14 @@ export interface Wire {
   readonly tls: TlsInfo | undefined
   /** False from the instant the driver gave it up, before `closed` is told. */
   readonly alive: boolean
-  /** Takes the bytes whole: sent now, or copied and sent later. False: above the high-water mark; `drain` follows. `more`: more follows at once. */
+  /** Takes the bytes whole: sent now, or copied and sent later. False: above the high-water mark (`drain` follows), or the wire is dead (`closed` follows). `more`: more follows at once. */
   write(b: Buffer, from: number, to: number, more?: boolean): boolean
   /** No more `data` until `resume`. */
   pause(): void
   resume(): void
   /** FIN after what was written. */
   end(): void
-  /** Ends it now, with what was not sent. */
+  /** Ends it now, with what was not sent; the other side sees a reset. */
   abort(): void
 }
 
@@ -115,7 +120,10 @@ export interface Protocol {
   drain(): void
   /** The peer's FIN. Our half stays open until `end`. */
   eof(): void
-  /** Exactly once, last. `why` is empty after both sides ended in order. */
+  /**
+   * Exactly once, last. `why` is empty after both sides ended in order; else it begins with the system's name of the error (`ECONNREFUSED`,
+   * `ECONNRESET`, `EPIPE` …), or is `aborted` (by us), `timeout: …` or `tls: …`.
+   */
   closed(why: string): void
 }
 
@@ -146,8 +154,9 @@ export interface Bound {
 
 export interface Listening {
   readonly port: number
-  /** Accepts no more; loses nobody. */
+  /** Accepts no more; loses nobody (on `node`: nobody but those the system has accepted and Node has not). Connections live on. */
   drain(): void
+  /** Stops listening at once. Connections live on. */
   close(): void
 }
 

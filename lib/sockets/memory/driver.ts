@@ -84,10 +84,11 @@ export class MemoryDriver implements Driver {
 
   async bind(at: Address | Descriptor, received: (batch: Batch, bound: Bound) => void, how: BindOptions = {}): Promise<Bound> {
     if ('fd' in at) throw new SocketError('bind', at, 'ENOTSUP')
-    const address = { host: at.host, port: at.port === 0 ? this.#port++ : at.port }
-    const key = addressText({ host: wildcard(at.host), port: address.port })
+    const host = how.connect === undefined || at.host !== '' ? at.host : how.connect.host.includes(':') ? '::1' : '127.0.0.1'
+    const address = { host, port: at.port === 0 ? this.#port++ : at.port }
+    const key = addressText({ host: wildcard(host), port: address.port })
     if (this.#bound.has(key)) throw new SocketError('bind', at, 'EADDRINUSE')
-    const bound = new MemoryBound(this, address, received, how.bufferSize ?? 4 * 1024 * 1024, () => this.#bound.delete(key))
+    const bound = new MemoryBound(this, address, received, how, () => this.#bound.delete(key))
     this.#bound.set(key, bound)
     return bound
   }
@@ -478,27 +479,37 @@ class MemoryBound implements Bound, Actor {
   readonly #driver: MemoryDriver
   readonly #received: (batch: Batch, bound: Bound) => void
   readonly #most: number
+  readonly #how: BindOptions
   readonly #gone: () => void
   readonly #queue: Datagram[] = []
   #bytes = 0
   #closed = false
+  #refused = false
 
-  constructor(driver: MemoryDriver, address: Address, received: (batch: Batch, bound: Bound) => void, most: number, gone: () => void) {
+  constructor(driver: MemoryDriver, address: Address, received: (batch: Batch, bound: Bound) => void, how: BindOptions, gone: () => void) {
     this.#driver = driver
     this.address = address
     this.#received = received
-    this.#most = most
+    this.#most = how.bufferSize ?? 4 * 1024 * 1024
+    this.#how = how
     this.#gone = gone
   }
 
   send(b: Buffer, from: number, to: number, peer: Address, local?: Address): boolean {
     if (this.#closed || to - from > 65_507 || peer.port === 0) return false
     const host = local?.host ?? (wildcard(this.address.host) === '' ? (peer.host.includes(':') ? '::1' : '127.0.0.1') : this.address.host)
-    this.#driver.boundAt(peer)?.arrive({ bytes: Buffer.from(b.subarray(from, to)), peer: { host, port: this.address.port }, local: peer })
+    const target = this.#driver.boundAt(peer)
+    target?.arrive({ bytes: Buffer.from(b.subarray(from, to)), peer: { host, port: this.address.port }, local: peer })
+    if (target === undefined && this.#how.connect !== undefined) {
+      this.#refused = true
+      this.#driver.touch(this)
+    }
     return true
   }
 
   arrive(datagram: Datagram): void {
+    const only = this.#how.connect
+    if (only !== undefined && (only.host !== datagram.peer.host || only.port !== datagram.peer.port)) return
     if (this.#bytes + datagram.bytes.length > this.#most) {
       this.dropped++
       return
@@ -509,7 +520,13 @@ class MemoryBound implements Bound, Actor {
   }
 
   act(): boolean {
-    if (this.#queue.length === 0 || this.#closed) return false
+    if (this.#closed) return false
+    if (this.#refused) {
+      this.#refused = false
+      this.#how.failed?.(new SocketError('send to', this.#how.connect!, 'ECONNREFUSED', ''))
+      return true
+    }
+    if (this.#queue.length === 0) return false
     const batch = this.#queue.splice(0, 1 + Math.floor(this.#driver.random() * Math.min(64, this.#queue.length)))
     const starts: number[] = []
     let size = 0

@@ -15,7 +15,7 @@ export async function bindDatagrams(
   gone: (bound: Bound) => void,
 ): Promise<Bound> {
   if (how.transparent === true || how.originalDestination === true) throw new SocketError('bind', at, 'ENOTSUP')
-  if (how.client !== true && !('fd' in at) && (at.host === '' || at.host === '0.0.0.0' || at.host === '::')) return bindEverywhere(at, received, how, gone)
+  if (how.client !== true && how.connect === undefined && !('fd' in at) && (at.host === '' || at.host === '0.0.0.0' || at.host === '::')) return bindEverywhere(at, received, how, gone)
   const one = await open(at, how)
   const bound: Bound = {
     address: one.local,
@@ -102,11 +102,12 @@ interface One {
 }
 
 async function open(at: Address | Descriptor, how: BindOptions): Promise<One> {
-  const six = !('fd' in at) && at.host.includes(':')
+  const peer = how.connect
+  const six = peer === undefined ? !('fd' in at) && at.host.includes(':') : peer.host.includes(':')
   const size = how.bufferSize ?? defaultBuffer
   const socket = dgram.createSocket({
     type: six ? 'udp6' : 'udp4',
-    ipv6Only: six && at.host !== '::' ? false : (how.ipv6Only ?? false),
+    ipv6Only: !('fd' in at) && at.host === '::' && (how.ipv6Only ?? false),
     ...(how.reusePort === true ? { reusePort: true } : {}),
     // Every address here is a literal; asking the resolver would cost a thread and a turn a datagram.
     lookup: (host, _options, done) => done(null, host, host.includes(':') ? 6 : 4),
@@ -114,8 +115,17 @@ async function open(at: Address | Descriptor, how: BindOptions): Promise<One> {
   await new Promise<void>((resolve, reject) => {
     socket.once('error', (error: NodeJS.ErrnoException) => reject(new SocketError('bind', at, error.code ?? error.message)))
     if ('fd' in at) socket.bind({ fd: at.fd }, resolve)
-    else socket.bind({ address: at.host, port: at.port, exclusive: true }, resolve)
+    else socket.bind({ port: at.port, exclusive: true, ...(at.host === '' ? {} : { address: at.host }) }, resolve)
   })
+  if (peer !== undefined) {
+    await new Promise<void>((resolve, reject) => {
+      // Node tells a failure by the callback, whatever its types say.
+      socket.connect(peer.port, peer.host, ((error?: NodeJS.ErrnoException) => (error ? reject(new SocketError('connect to', peer, error.code ?? error.message)) : resolve())) as () => void)
+    }).catch((error: unknown) => {
+      socket.close()
+      throw error
+    })
+  }
   socket.removeAllListeners('error')
   socket.on('error', (error) => how.failed?.(error))
   try {
@@ -126,11 +136,13 @@ async function open(at: Address | Descriptor, how: BindOptions): Promise<One> {
   }
   const where = socket.address()
   const local: Address = { host: where.address, port: where.port }
-  const send = (b: Buffer, from: number, to: number, peer: Address): boolean => {
-    if (to - from > 65_507 || peer.port === 0 || socket.getSendQueueSize() > size) return false
+  const send = (b: Buffer, from: number, to: number, target: Address): boolean => {
+    if (to - from > 65_507 || target.port === 0 || socket.getSendQueueSize() > size) return false
     try {
       // The socket keeps what it could not send at once, so the bytes are copied. What cannot be sent is lost, as datagrams are.
-      socket.send(Buffer.from(b.subarray(from, to)), peer.port, peer.host, ignore)
+      const copy = Buffer.from(b.subarray(from, to))
+      if (peer === undefined) socket.send(copy, target.port, target.host, ignore)
+      else socket.send(copy, (error) => (error === null ? undefined : how.failed?.(error)))
       return true
     } catch {
       return false

@@ -760,6 +760,44 @@ export const datagrams: readonly Case[] = [
     },
   },
   {
+    name: 'a connected datagram socket hears its peer alone, and is told when nobody is there',
+    run: async ({ driver }) => {
+      for (const host of ['127.0.0.1', '::1']) {
+        const peer = await receiver(driver, host)
+        const stranger = await receiver(driver, host)
+        const failures: string[] = []
+        let failed: () => void
+        const once = new Promise<void>((resolve) => (failed = resolve))
+        const got: string[] = []
+        let heard: () => void
+        const answer = new Promise<void>((resolve) => (heard = resolve))
+        const own = await driver.bind(
+          { host: '', port: 0 },
+          (batch) => {
+            for (let i = 0; i < batch.count; i++) got.push(batch.bytes.toString('latin1', batch.start(i), batch.end(i)))
+            heard()
+          },
+          { connect: peer.bound.address, failed: (error) => (failures.push((error as Error & { code: string }).code), failed()) },
+        )
+        assert.equal(own.address.host, host)
+        assert.equal(send(own, 'ping', peer.bound), true)
+        const ping = await peer.next()
+        assert.deepEqual([ping.bytes.toString(), ping.peer], ['ping', own.address])
+        send(stranger.bound, 'psst', own)
+        send(peer.bound, 'pong', own)
+        await within('an answer', answer)
+        assert.deepEqual(got, ['pong'])
+        peer.bound.close()
+        await sleep(10)
+        send(own, 'anybody?', peer.bound)
+        await within('a refusal', once)
+        assert.deepEqual(failures, ['ECONNREFUSED'])
+        own.close()
+        stranger.bound.close()
+      }
+    },
+  },
+  {
     name: 'IPv6 carries datagrams too',
     run: async ({ driver }) => {
       const server = await receiver(driver, '::1')
