@@ -1,0 +1,428 @@
+import { randomBytes, randomUUID } from 'node:crypto'
+import { decode, DecodeError, fallbacks, goName, type Json } from '../kinds/decode.ts'
+import { FieldErrors } from '../kinds/invalid.ts'
+import { apiVersion, type Kind } from '../kinds/kind.ts'
+import { validateMeta, validateMetaUpdate } from '../kinds/validate.ts'
+import { Conflict, type Store } from '../store/seam.ts'
+import type { User } from '../identity/user.ts'
+import type { Log } from '../../lib/log.ts'
+import { encode, Entry, prefixOf, type Cache } from './cache.ts'
+import { same } from './patch.ts'
+import { badRequest, conflict, exists, Failure, forbidden, internal, invalid, modified, notFound } from './status.ts'
+import { managedByApply, managedByUpdate } from './managed.ts'
+
+/** What one request is about. */
+export interface Call {
+  readonly user: User
+  readonly kind: Kind
+  readonly namespace: string | undefined
+  readonly name: string
+  readonly subresource: string
+  readonly dryRun: boolean
+  readonly manager: string
+  readonly validation: 'Strict' | 'Warn' | 'Ignore'
+  /** Sent back as `Warning: 299` headers. */
+  readonly warnings: string[]
+}
+
+/** A change that must happen with a write, or be taken back: addresses and ports. */
+export interface Claim {
+  /** The write happened: what the old object held and the new one does not is free now. */
+  commit(): Promise<void>
+  /** The write did not happen: what was taken for it is free again. */
+  rollback(): Promise<void>
+}
+
+/** Rules outside the kinds: what other objects allow. */
+export interface Admission {
+  /** May change `object`; throws to refuse. */
+  admit(call: Call, object: Json, before: Json | undefined): void | Promise<void>
+  /** Takes addresses and ports for `object`, into which it writes them. */
+  claim(call: Call, object: Json, before: Json | undefined): Promise<Claim | undefined>
+  /** After an object went for good. */
+  released(kind: Kind, object: Json): Promise<void>
+}
+
+/** What a delete asks for. */
+export interface DeleteOptions {
+  readonly gracePeriodSeconds?: number
+  readonly preconditions?: { readonly uid?: string; readonly resourceVersion?: string }
+  readonly propagationPolicy?: string
+  readonly orphanDependents?: boolean
+}
+
+const letters = 'bcdfghjklmnpqrstvwxz2456789'
+
+/** Five characters as Kubernetes appends to `generateName`. */
+export const suffix = (): string => Array.from(randomBytes(5), (b) => letters[b % letters.length]).join('')
+
+/** `2026-01-01T00:00:00Z` */
+export const stamp = (at: number): string => `${new Date(at).toISOString().slice(0, 19)}Z`
+
+/** Create, update and delete for every kind: decode, default, admit, validate, claim, write. */
+export class Rest {
+  readonly #store: Store
+  readonly #cache: Cache
+  readonly #kinds: readonly Kind[]
+  readonly #admission: Admission
+  readonly #log: Log
+  readonly #now: () => number
+
+  constructor(parts: { readonly store: Store; readonly cache: Cache; readonly kinds: readonly Kind[]; readonly admission: Admission; readonly log: Log; readonly now?: () => number }) {
+    this.#store = parts.store
+    this.#cache = parts.cache
+    this.#kinds = parts.kinds
+    this.#admission = parts.admission
+    this.#log = parts.log
+    this.#now = parts.now ?? Date.now
+  }
+
+  get now(): number {
+    return this.#now()
+  }
+
+  key(k: Kind, namespace: string | undefined, name: string): string {
+    return `${prefixOf(k)}${k.namespaced ? `${namespace}/` : ''}${name}`
+  }
+
+  /** The entry of an object, or a 404. */
+  entry(k: Kind, namespace: string | undefined, name: string): Entry {
+    const found = this.#cache.of(k).get(this.key(k, namespace, name))
+    if (found === undefined) throw notFound(k, name)
+    return found
+  }
+
+  find(k: Kind, namespace: string | undefined, name: string): Entry | undefined {
+    return this.#cache.of(k).get(this.key(k, namespace, name))
+  }
+
+  /** `entry` as an object of `k` (a kind may be kept as another). */
+  read(k: Kind, entry: Entry): Json {
+    return k.storedAs === undefined ? entry.object : k.storedAs.read(entry.object)
+  }
+
+  /** A body that was parsed, as an object of `k`, with the right kind and version. */
+  decode(call: Call, body: unknown, duplicates: readonly string[] = []): Json {
+    const { kind: k } = call
+    return this.decodeAs(call, k.kind, k.group, k.version, k.type, body, duplicates)
+  }
+
+  decodeAs(call: Pick<Call, 'validation' | 'warnings'>, kind: string, group: string, version: string, type: Kind['type'], body: unknown, duplicates: readonly string[] = []): Json {
+    const wanted = group === '' ? version : `${group}/${version}`
+    if (typeof body !== 'object' || body === null || Array.isArray(body)) {
+      throw badRequest(`the object provided is unrecognized (must be of type ${kind}): couldn't get version/kind; json parse error: json: cannot unmarshal ${Array.isArray(body) ? 'array' : typeof body} into Go value of type struct { APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" } (${brief(JSON.stringify(body))})`)
+    }
+    const given = body as Json
+    const [gotVersion, gotKind] = [given['apiVersion'] ?? wanted, given['kind'] ?? kind]
+    if (gotVersion !== wanted || gotKind !== kind) {
+      const known = this.#kinds.some((x) => x.kind === gotKind && apiVersion(x) === gotVersion)
+      throw badRequest(
+        known
+          ? `${gotKind} in version ${JSON.stringify(String(gotVersion).split('/').at(-1))} cannot be handled as a ${kind}: converting (v1.${gotKind}) to (${internalName(group)}.${kind}): unknown conversion`
+          : `${gotKind} in version ${JSON.stringify(String(gotVersion).split('/').at(-1))} cannot be handled as a ${kind}: no kind ${JSON.stringify(gotKind)} is registered for version ${JSON.stringify(gotVersion)} in scheme "pkg/api/legacyscheme/scheme.go:30"`,
+      )
+    }
+    const unknown: string[] = []
+    let out: Json
+    try {
+      out = decode(type, given, (path) => void unknown.push(path))
+    } catch (error) {
+      if (!(error instanceof DecodeError)) throw error
+      throw badRequest(`${kind} in version ${JSON.stringify(version)} cannot be handled as a ${kind}: ${error.message}`)
+    }
+    const troubles = [...unknown.map((p) => `unknown field ${JSON.stringify(p)}`), ...duplicates.map((p) => `duplicate field ${JSON.stringify(p)}`)]
+    if (troubles.length > 0 && call.validation === 'Strict') throw badRequest(`${kind} in version ${JSON.stringify(version)} cannot be handled as a ${kind}: strict decoding error: ${troubles.join(', ')}`)
+    if (call.validation === 'Warn') call.warnings.push(...troubles)
+    return { kind, apiVersion: wanted, ...out }
+  }
+
+  /** Makes an object of `k` from a decoded one. */
+  async create(call: Call, object: Json, how: { readonly apply?: Json } = {}): Promise<Entry> {
+    const { kind: k } = call
+    const meta = object['metadata']
+    if (k.namespaced) {
+      if (meta.namespace !== undefined && meta.namespace !== call.namespace) throw badRequest('the namespace of the provided object does not match the namespace sent on the request')
+      meta.namespace = call.namespace
+    } else if (meta.namespace !== undefined) delete meta.namespace
+    if (meta.resourceVersion !== undefined) throw new Failure(500, '', 'resourceVersion should not be set on objects to be created')
+    const generated = (meta.name ?? '') === '' && (meta.generateName ?? '') !== ''
+    for (let attempt = 0; ; attempt++) {
+      const o: Json = structuredClone(object)
+      const m = o['metadata']
+      delete m.selfLink
+      delete m.deletionTimestamp
+      delete m.deletionGracePeriodSeconds
+      delete m.generation
+      if (k.generation) m.generation = 1
+      m.creationTimestamp = stamp(this.#now())
+      m.uid = randomUUID()
+      if (generated) m.name = m.generateName + suffix()
+      fallbacks(k.type, o)
+      k.defaults?.(o)
+      if (k.namespaced && m.name !== undefined) await this.#admission.admit(call, o, undefined)
+      else if (!k.namespaced) await this.#admission.admit(call, o, undefined)
+      k.prepareCreate?.(o)
+      const errors = new FieldErrors()
+      validateMeta(m, k.namespaced, k.nameRule, 'metadata', errors)
+      k.validate?.(o, errors)
+      if (errors.causes.length > 0) throw invalid(k.group, k.kind, m.name ?? '', errors.causes)
+      if (this.find(k, call.namespace, m.name) !== undefined && !generated) throw exists(k, m.name)
+      const warnings = k.warnings?.(o, undefined) ?? []
+      const claim = await this.#admission.claim(call, o, undefined)
+      const made = normal(k, o)
+      made['metadata'].managedFields = how.apply === undefined ? managedByUpdate(k, made, undefined, call, this.#now()) : managedByApply(k, made, undefined, how.apply, call, this.#now())
+      if (made['metadata'].managedFields.length === 0) delete made['metadata'].managedFields
+      for (const w of warnings) if (!call.warnings.includes(w)) call.warnings.push(w)
+      const key = this.key(k, call.namespace, m.name)
+      const bytes = encode(k.storedAs === undefined ? made : k.storedAs.write(made))
+      if (call.dryRun) {
+        await claim?.rollback()
+        return new Dry(key, bytes)
+      }
+      try {
+        const revision = await this.#store.put(key, bytes, 0, k.ttl)
+        await this.#cache.reached(revision)
+        await claim?.commit()
+        return new Entry(key, revision, bytes)
+      } catch (error) {
+        await claim?.rollback()
+        if (!(error instanceof Conflict)) throw this.#trouble(error)
+        if (generated && attempt < 8) continue
+        throw exists(k, m.name)
+      }
+    }
+  }
+
+  /**
+   * Changes the object to what `change` makes of it (called again when somebody was faster). `status`: only the status is taken over.
+   * `unconditional`: no resourceVersion was sent, so being overtaken is no conflict.
+   */
+  async update(
+    call: Call,
+    change: (before: Json) => Json | Promise<Json>,
+    how: { readonly retry?: boolean; readonly apply?: (before: Json) => Json | undefined; readonly part?: 'status' | 'spec' | 'other' } = {},
+  ): Promise<Entry> {
+    const { kind: k } = call
+    for (let attempt = 0; ; attempt++) {
+      const existing = this.entry(k, call.namespace, call.name)
+      const before = this.read(k, existing)
+      const given = await change(before)
+      const m = given['metadata']
+      const b = before['metadata']
+      if (k.namespaced && m.namespace === undefined) m.namespace = b.namespace
+      if (m.resourceVersion !== undefined && m.resourceVersion !== '' && m.resourceVersion !== b.resourceVersion) {
+        // The cache never runs behind an acknowledged write; still, ask again before refusing somebody who knows more.
+        throw conflict(k, call.name, modified)
+      }
+      if (m.uid !== undefined && m.uid !== b.uid) throw conflict(k, call.name, `Precondition failed: UID in precondition: ${m.uid}, UID in object meta: ${b.uid}`)
+      m.uid = b.uid
+      const o: Json = structuredClone(given)
+      const meta = o['metadata']
+      if ((meta.creationTimestamp ?? null) === null) meta.creationTimestamp = b.creationTimestamp
+      if (meta.deletionTimestamp === undefined && b.deletionTimestamp !== undefined) meta.deletionTimestamp = b.deletionTimestamp
+      meta.deletionGracePeriodSeconds = b.deletionGracePeriodSeconds
+      if (meta.deletionGracePeriodSeconds === undefined) delete meta.deletionGracePeriodSeconds
+      if (b.generation === undefined) delete meta.generation
+      else meta.generation = b.generation
+      meta.resourceVersion = b.resourceVersion
+      if (meta.generateName === undefined && b.generateName !== undefined && how.apply !== undefined) meta.generateName = b.generateName
+      fallbacks(k.type, o)
+      k.defaults?.(o)
+      if (how.part === 'status') {
+        for (const name of Object.keys(before)) if (name !== 'status' && name !== 'metadata') o[name] = before[name]
+        for (const name of Object.keys(o)) if (name !== 'status' && name !== 'metadata' && !Object.hasOwn(before, name)) delete o[name]
+        k.prepareStatus?.(o, before)
+        for (const name of ['ownerReferences', 'finalizers'] as const) {
+          if (b[name] === undefined) delete meta[name]
+          else meta[name] = b[name]
+        }
+      } else if (k.status && how.part === undefined) {
+        if (before['status'] === undefined) delete o['status']
+        else o['status'] = before['status']
+      }
+      await this.#admission.admit(call, o, before)
+      if (how.part === undefined) k.prepareUpdate?.(o, before)
+      const errors = new FieldErrors()
+      validateMeta(meta, k.namespaced, k.nameRule, 'metadata', errors)
+      validateMetaUpdate(meta, b, 'metadata', errors)
+      if (how.part === 'status') k.validateStatus?.(o, before, errors)
+      else {
+        k.validateUpdate?.(o, before, errors)
+        if (k.validateUpdate === undefined || errors.causes.length === 0 || k.validate !== undefined) k.validate?.(o, errors)
+      }
+      if (errors.causes.length > 0) throw invalid(k.group, k.kind, call.name, dedupe(errors.causes))
+      const claim = how.part === 'status' ? undefined : await this.#admission.claim(call, o, before)
+      const made = normal(k, o)
+      if (k.generation && how.part !== 'status' && !same(withoutStatusAndMeta(made), withoutStatusAndMeta(normal(k, structuredClone(before))))) made['metadata'].generation = (b.generation ?? 0) + 1
+      const applied = how.apply?.(before)
+      // Without the managedFields, is anything new at all?
+      const fields = applied === undefined ? managedByUpdate(k, made, before, call, this.#now(), given['metadata'].managedFields) : managedByApply(k, made, before, applied, call, this.#now())
+      made['metadata'].managedFields = fields
+      if (fields.length === 0) delete made['metadata'].managedFields
+      for (const w of k.warnings?.(o, before) ?? []) if (!call.warnings.includes(w)) call.warnings.push(w)
+      const stored = k.storedAs === undefined ? made : k.storedAs.write(made)
+      const bytes = encode(stored)
+      if (bytes.equals(existing.stored)) {
+        await claim?.rollback()
+        return existing
+      }
+      const key = existing.key
+      const doomed = meta.deletionTimestamp !== undefined && (meta.finalizers ?? []).length === 0 && (meta.deletionGracePeriodSeconds ?? 0) === 0 && !(k.kind === 'Namespace' && (o['spec']?.finalizers ?? []).length > 0)
+      if (call.dryRun) {
+        await claim?.rollback()
+        return new Dry(key, bytes, existing.revision)
+      }
+      try {
+        if (doomed) {
+          const revision = await this.#store.delete(key, existing.revision)
+          await this.#cache.reached(revision)
+          await claim?.rollback()
+          await this.#admission.released(k, before)
+          return new Entry(key, revision, bytes)
+        }
+        const revision = await this.#store.put(key, bytes, existing.revision, k.ttl)
+        await this.#cache.reached(revision)
+        await claim?.commit()
+        return new Entry(key, revision, bytes)
+      } catch (error) {
+        await claim?.rollback()
+        if (!(error instanceof Conflict)) throw this.#trouble(error)
+        if (how.retry === true && attempt < 100) {
+          // Another process's write may not be here yet.
+          if (error.actual !== undefined) await this.#cache.reached(error.actual.revision)
+          continue
+        }
+        if (error.actual === undefined) throw notFound(k, call.name)
+        throw conflict(k, call.name, modified)
+      }
+    }
+  }
+
+  /** Deletes, or marks for deletion what has finalizers or grace. */
+  async delete(call: Call, options: DeleteOptions): Promise<{ readonly entry: Entry; readonly gone: boolean }> {
+    const { kind: k } = call
+    for (let attempt = 0; ; attempt++) {
+      const existing = this.entry(k, call.namespace, call.name)
+      const before = this.read(k, existing)
+      const b = before['metadata']
+      const { uid, resourceVersion } = options.preconditions ?? {}
+      if (uid !== undefined && uid !== b.uid) throw conflict(k, call.name, `the UID in the precondition (${uid}) does not match the UID in record (${b.uid}). The object might have been deleted and then recreated`)
+      if (resourceVersion !== undefined && resourceVersion !== b.resourceVersion)
+        throw conflict(k, call.name, `the ResourceVersion in the precondition (${resourceVersion}) does not match the ResourceVersion in record (${b.resourceVersion}). The object might have been modified`)
+      if (k.kind === 'Namespace' && ['default', 'kube-system', 'kube-public', 'kube-node-lease'].includes(call.name) ) {
+        if (call.name === 'default' || call.name === 'kube-system' || call.name === 'kube-public') throw forbidden(k, call.name, 'this namespace may not be deleted')
+      }
+      const o: Json = structuredClone(before)
+      const m = o['metadata']
+      let hold = (m.finalizers ?? []).length > 0
+      let grace = 0
+      if (k.grace !== undefined) {
+        grace = options.gracePeriodSeconds ?? k.grace(before)
+        if (k.grace(before) === 0 && options.gracePeriodSeconds === undefined) grace = 0
+        if (unbound(before)) grace = 0
+      }
+      if (k.kind === 'Namespace') {
+        hold = hold || (o['spec']?.finalizers ?? []).length > 0
+        if (m.deletionTimestamp === undefined && hold) o['status'] = { ...o['status'], phase: 'Terminating' }
+      }
+      const policy = options.propagationPolicy ?? (options.orphanDependents === true ? 'Orphan' : undefined)
+      if (policy === 'Orphan' && !call.dryRun) await this.#orphan(b.uid)
+      if (policy === 'Foreground') call.warnings.push('propagationPolicy Foreground is carried out as Background: dependents go after their owner')
+      const already = m.deletionTimestamp !== undefined
+      if (!already || grace < (m.deletionGracePeriodSeconds ?? 0)) {
+        if (hold || grace > 0) {
+          m.deletionTimestamp = stamp(this.#now() + grace * 1000)
+          if (!already || k.grace !== undefined) m.deletionGracePeriodSeconds = k.grace === undefined ? 0 : grace
+          if (k.kind === 'Namespace') delete m.deletionGracePeriodSeconds
+          if (m.generation !== undefined && !already) m.generation++
+        }
+      }
+      const wait = hold || grace > 0
+      if (wait && already && !(grace < (b.deletionGracePeriodSeconds ?? 0))) return { entry: existing, gone: false }
+      const bytes = encode(k.storedAs === undefined ? o : k.storedAs.write(o))
+      if (call.dryRun) return { entry: new Dry(existing.key, wait ? bytes : existing.stored, existing.revision), gone: !wait }
+      try {
+        if (wait) {
+          const revision = await this.#store.put(existing.key, bytes, existing.revision)
+          await this.#cache.reached(revision)
+          return { entry: new Entry(existing.key, revision, bytes), gone: false }
+        }
+        const revision = await this.#store.delete(existing.key, existing.revision)
+        await this.#cache.reached(revision)
+        await this.#admission.released(k, before)
+        return { entry: new Entry(existing.key, k.returnsDeleted ? existing.revision : revision, existing.stored), gone: true }
+      } catch (error) {
+        if (!(error instanceof Conflict)) throw this.#trouble(error)
+        if (attempt > 100) throw conflict(k, call.name, modified)
+        if (error.actual !== undefined) await this.#cache.reached(error.actual.revision)
+      }
+    }
+  }
+
+  /** Takes the owner off everything it owns, so that it stays. */
+  async #orphan(uid: string): Promise<void> {
+    for (const k of this.#kinds) {
+      if (k.storedAs !== undefined) continue
+      for (const entry of [...this.#cache.of(k).entries.values()]) {
+        const owners = (entry.object['metadata'].ownerReferences ?? []) as Json[]
+        if (!owners.some((o) => o['uid'] === uid)) continue
+        const meta = entry.object['metadata']
+        const call: Call = { user: { name: 'system:serviceaccount:kube-system:generic-garbage-collector', groups: ['system:masters'] }, kind: k, namespace: meta.namespace, name: meta.name, subresource: '', dryRun: false, manager: 'switchyard-gc', validation: 'Ignore', warnings: [] }
+        await this.update(
+          call,
+          (b) => {
+            const o = structuredClone(b)
+            o['metadata'].ownerReferences = owners.filter((x) => x['uid'] !== uid)
+            if (o['metadata'].ownerReferences.length === 0) delete o['metadata'].ownerReferences
+            return o
+          },
+          { retry: true },
+        ).catch((error: unknown) => {
+          if (!(error instanceof Failure && error.code === 404)) throw error
+        })
+      }
+    }
+  }
+
+  #trouble(error: unknown): unknown {
+    if (error instanceof Failure) return error
+    this.#log.error('the store refused a write', { error: error as Error })
+    return internal((error as Error).message)
+  }
+}
+
+/** What a dry run would have stored; it has the revision it would have replaced, or none. */
+export class Dry extends Entry {
+  constructor(key: string, bytes: Buffer, revision = 0) {
+    super(key, revision, bytes)
+  }
+}
+
+const unbound = (pod: Json): boolean => pod['kind'] === 'Pod' || pod['spec']?.containers !== undefined ? (pod['spec']?.nodeName ?? '') === '' || ['Succeeded', 'Failed'].includes(pod['status']?.phase) : false
+
+/** Runs the object through its type once more: what rules wrote looks as if it had been sent. */
+function normal(k: Kind, o: Json): Json {
+  return { kind: o['kind'], apiVersion: o['apiVersion'], ...decode(k.type, o) }
+}
+
+function withoutStatusAndMeta(o: Json): Json {
+  const { status: _s, metadata: _m, kind: _k, apiVersion: _a, ...rest } = o
+  return rest
+}
+
+function dedupe<T extends { readonly field: string; readonly message: string }>(causes: readonly T[]): T[] {
+  const seen = new Set<string>()
+  return causes.filter((c) => {
+    const id = `${c.field}\0${c.message}`
+    if (seen.has(id)) return false
+    seen.add(id)
+    return true
+  })
+}
+
+const internalName = (group: string): string => (group === '' ? 'core' : group.split('.')[0]!)
+
+/** The first 30 bytes of a body, as error texts show it. */
+export const brief = (text: string): string => (text === '' ? '<empty>' : text.length > 30 ? `${text.slice(0, 30)} ...` : text)
+
+export { goName }

@@ -1,0 +1,117 @@
+import { createPrivateKey, createPublicKey, webcrypto, X509Certificate as NodeCertificate, type KeyObject } from 'node:crypto'
+import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import './reflect.ts'
+import { BasicConstraintsExtension, ExtendedKeyUsage, ExtendedKeyUsageExtension, KeyUsageFlags, KeyUsagesExtension, SubjectAlternativeNameExtension, SubjectKeyIdentifierExtension, X509Certificate, X509CertificateGenerator } from '@peculiar/x509'
+import { familyOf } from '../kinds/validate.ts'
+
+type CryptoKey = webcrypto.CryptoKey
+const crypto = webcrypto
+const algorithm = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' }
+
+/** A certificate and its key, in PEM. */
+export interface Pair {
+  readonly certificate: string
+  readonly key: string
+}
+
+/** The cluster's certificate authority: signs the server, the parts and people; and the key that signs ServiceAccount tokens. */
+export interface Authority {
+  /** In PEM. */
+  readonly certificate: string
+  /** Signs ServiceAccount tokens. */
+  readonly tokenKey: KeyObject
+  serving(names: readonly string[]): Promise<Pair>
+  client(user: string, groups: readonly string[], days?: number): Promise<Pair>
+}
+
+/** Reads the authority in `dir`, or makes one there at the first start; keys have mode 0600. */
+export async function authority(dir: string): Promise<Authority> {
+  mkdirSync(dir, { recursive: true, mode: 0o700 })
+  const files = { certificate: join(dir, 'ca.crt'), key: join(dir, 'ca.key'), token: join(dir, 'sa.key') }
+  if (!existsSync(files.key) || !existsSync(files.certificate)) await make(files)
+  if (!existsSync(files.token)) save(files.token, await exported((await crypto.subtle.generateKey(algorithm, true, ['sign', 'verify'])).privateKey), 0o600)
+  const certificate = readFileSync(files.certificate, 'utf8')
+  const issuer = new X509Certificate(certificate)
+  const signingKey = await imported(readFileSync(files.key, 'utf8'))
+  const issue = async (subject: string, days: number, usage: string, names: readonly string[]): Promise<Pair> => {
+    const keys = await crypto.subtle.generateKey(algorithm, true, ['sign', 'verify'])
+    const cert = await X509CertificateGenerator.create(
+      {
+        serialNumber: serial(),
+        subject,
+        issuer: issuer.subject,
+        notBefore: new Date(Date.now() - 300_000),
+        notAfter: new Date(Date.now() + days * 86_400_000),
+        publicKey: keys.publicKey,
+        signingKey,
+        signingAlgorithm: algorithm,
+        extensions: [
+          new KeyUsagesExtension(KeyUsageFlags.digitalSignature, true),
+          new ExtendedKeyUsageExtension([usage], false),
+          ...(names.length === 0 ? [] : [new SubjectAlternativeNameExtension(names.map((n) => (familyOf(n) === undefined ? { type: 'dns', value: n } : { type: 'ip', value: n })))]),
+        ],
+      },
+      crypto,
+    )
+    return { certificate: `${cert.toString('pem')}\n`, key: await exported(keys.privateKey) }
+  }
+  return {
+    certificate,
+    tokenKey: createPrivateKey(readFileSync(files.token, 'utf8')),
+    serving: (names) => issue('CN=switchyard-controlplane', 365, ExtendedKeyUsage.serverAuth, names),
+    client: (user, groups, days = 365) => issue([...groups.map((g) => `O=${escape(g)}`), `CN=${escape(user)}`].join(','), days, ExtendedKeyUsage.clientAuth, []),
+  }
+}
+
+async function make(files: { readonly certificate: string; readonly key: string }): Promise<void> {
+  const keys = await crypto.subtle.generateKey(algorithm, true, ['sign', 'verify'])
+  const cert = await X509CertificateGenerator.createSelfSigned(
+    {
+      serialNumber: serial(),
+      name: 'CN=switchyard-ca',
+      notBefore: new Date(Date.now() - 300_000),
+      notAfter: new Date(Date.now() + 3650 * 86_400_000),
+      keys,
+      signingAlgorithm: algorithm,
+      extensions: [new BasicConstraintsExtension(true, undefined, true), new KeyUsagesExtension(KeyUsageFlags.keyCertSign | KeyUsageFlags.cRLSign | KeyUsageFlags.digitalSignature, true), await SubjectKeyIdentifierExtension.create(keys.publicKey, false, crypto)],
+    },
+    crypto,
+  )
+  save(files.key, await exported(keys.privateKey), 0o600)
+  save(files.certificate, `${cert.toString('pem')}\n`, 0o600)
+}
+
+// Beside, then renamed: a start that was cut short leaves no half of a key.
+function save(file: string, text: string, mode: number): void {
+  writeFileSync(`${file}.new`, text, { mode })
+  chmodSync(`${file}.new`, mode)
+  renameSync(`${file}.new`, file)
+}
+
+const serial = (): string => Buffer.from(crypto.getRandomValues(new Uint8Array(16)).map((b: number, i: number) => (i === 0 ? (b & 0x7f) | 0x40 : b))).toString('hex')
+const escape = (text: string): string => text.replace(/([,+"\\<>;#=])/g, '\\$1')
+
+async function exported(key: CryptoKey): Promise<string> {
+  const der = Buffer.from(await crypto.subtle.exportKey('pkcs8', key))
+  return `-----BEGIN PRIVATE KEY-----\n${der.toString('base64').replace(/(.{64})/g, '$1\n').trimEnd()}\n-----END PRIVATE KEY-----\n`
+}
+
+async function imported(pem: string): Promise<CryptoKey> {
+  const der = createPrivateKey(pem).export({ type: 'pkcs8', format: 'der' })
+  return crypto.subtle.importKey('pkcs8', new Uint8Array(der), algorithm, false, ['sign'])
+}
+
+/** The public half of the token key. */
+export const publicKey = (key: KeyObject): KeyObject => createPublicKey(key)
+
+/** Whether `pem` is still good for `days` more days and names all of `names`. */
+export function stillGood(pem: string, names: readonly string[], days: number): boolean {
+  try {
+    const c = new NodeCertificate(pem)
+    if (Date.parse(c.validTo) - Date.now() < days * 86_400_000) return false
+    return names.every((n) => (familyOf(n) === undefined ? c.checkHost(n) !== undefined : c.checkIP(n) !== undefined))
+  } catch {
+    return false
+  }
+}
