@@ -21,6 +21,8 @@ export type Progress = (what: string, ms: number) => void
 
 /** A part must be ready within this time (ms); a loaded machine is slow, not broken. */
 const patience = 60_000
+/** A part that ended so often without being ready will not be. */
+const tries = 4
 
 /** The lab, seen from inside its holder. */
 export class Hold {
@@ -58,11 +60,11 @@ export class Hold {
     await this.#start(this.plan.controlplane)
     await Promise.all(this.topology.nodes.slice(1).map((_, i) => this.#node(i + 1)))
     progress(`${this.topology.nodes.length} nodes on one LAN`, since())
-    await this.supervisor.whenReady(this.plan.controlplane.name, patience)
+    await this.supervisor.whenReady(this.plan.controlplane.name, patience, tries)
     progress('control plane', since())
     await Promise.all(this.plan.identities.map(({ identity, file }) => this.#identity(identity, file)))
     await Promise.all(this.plan.others.map((part) => this.#start(part)))
-    for (const part of this.plan.others) await this.supervisor.whenReady(part.name, patience)
+    for (const part of this.plan.others) await this.supervisor.whenReady(part.name, patience, tries)
     progress('agent, proxy and DNS on each node, ingress', since())
   }
 
@@ -99,7 +101,7 @@ export class Hold {
     const plan = clusterPlan({ ...this.topology, mode, nodes }, { launcher, logs: this.paths.logs, inside: this.paths.inside })
     const proxies = plan.others.filter((p) => p.name.endsWith('/proxy'))
     await Promise.all(proxies.map((p) => this.#start(p)))
-    await Promise.all(proxies.map((p) => this.supervisor.whenReady(p.name, patience, { firstTry: true })))
+    await Promise.all(proxies.map((p) => this.supervisor.whenReady(p.name, patience, 1)))
   }
 
   async #identity(identity: string, file: string): Promise<void> {

@@ -30,7 +30,7 @@ test('a part that never comes up is reported with its last words', async (t) => 
   await s.start(sh('b', 'echo no such port; exit 3'))
   await t.rejects(s.whenReady('b', 200), /b was not ready within 0 s \(exit status 3\); it said last:\nno such port/)
   await s.start(sh('c', 'echo cannot work here; exit 1'))
-  await t.rejects(s.whenReady('c', 5000, { firstTry: true }), { message: 'c does not start: cannot work here' })
+  await t.rejects(s.whenReady('c', 5000, 1), { message: 'c does not start: cannot work here' })
 })
 
 test('what is stopped stays stopped, also when it is frozen', async (t) => {

@@ -52,13 +52,13 @@ export class Supervisor {
     if (this.#parts.get(name) === running) this.#parts.delete(name)
   }
 
-  /** Resolves when the part has said it is ready; rejects when it has not within `ms` (or, with `firstTry`, when it ends before), with the last lines it wrote. */
-  async whenReady(name: string, ms: number, how: { readonly firstTry?: boolean } = {}): Promise<PartStatus> {
+  /** Resolves when the part has said it is ready; rejects when it has not within `ms` or has ended `tries` times before, with the last lines it wrote. */
+  async whenReady(name: string, ms: number, tries = Infinity): Promise<PartStatus> {
     const until = performance.now() + ms
     for (;;) {
       const running = this.#parts.get(name)
       if (running?.status.state === 'ready') return running.status
-      if (how.firstTry === true && running?.status.lastEnd !== undefined) throw new Error(`${name} does not start: ${running.tail.at(-1) ?? running.status.lastEnd}`)
+      if (running?.status.lastEnd !== undefined && running.status.restarts + 1 >= tries) throw new Error(`${name} does not start: ${running.tail.at(-1) ?? running.status.lastEnd}`)
       if (running === undefined || performance.now() > until) {
         const said = running?.tail.join('\n') ?? ''
         throw new Error(`${name} was not ready within ${Math.round(ms / 1000)} s (${running?.status.lastEnd ?? 'it still runs'})${said === '' ? '' : `; it said last:\n${said}`}`)
