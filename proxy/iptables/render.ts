@@ -289,21 +289,24 @@ function assumption({ facts, family }: Around): Manner {
   return facts.localPods.kind === 'cidr' && podCidrs(facts, family).length === 0 ? 'hairpin only' : 'pods keep'
 }
 
-/** Rules that mark packets to be masqueraded: none of them, all, or all but those of pods. */
-function markRules(manner: Manner, around: Around): readonly string[] {
+/** Rules that mark packets to be masqueraded, of those that fit `match`: none of them, all, or all but those of pods. */
+function markRules(manner: Manner, around: Around, match = ''): readonly string[] {
   const mark = hex(around.facts.masqueradeMark)
+  const after = match === '' ? '' : `${match} `
   const set = `-j MARK --set-xmark ${mark}/${mark}`
+  // In the order that `iptables-save` prints: source, destination, interface, protocol.
+  const unlessFrom = (name: string): readonly string[] => [`${after.startsWith('-d') ? after.replace(' -p ', ` ! -i ${name} -p `) : `! -i ${name} ${after}`}${set}`]
   switch (manner) {
     case 'hairpin only':
       return []
     case 'always':
-      return [set]
+      return [`${after}${set}`]
     case 'pods keep': {
       const pods = around.facts.localPods
-      if (pods.kind === 'interface') return [`! -i ${pods.name} ${set}`]
-      if (pods.kind === 'interfacePrefix') return [`! -i ${pods.prefix}+ ${set}`]
+      if (pods.kind === 'interface') return unlessFrom(pods.name)
+      if (pods.kind === 'interfacePrefix') return unlessFrom(`${pods.prefix}+`)
       const cidrs = podCidrs(around.facts, around.family)
-      return cidrs.length === 1 ? [`! -s ${cidrs[0]} ${set}`] : ['-j SY-SOURCE']
+      return cidrs.length === 1 ? [`! -s ${cidrs[0]} ${after}${set}`] : [`${after}-j SY-SOURCE`]
     }
   }
 }
@@ -373,7 +376,7 @@ function pieceOf(key: string, front: Front, around: Around): Piece {
 
   const simple = simpleForm(front, tree === 'services' ? assumption(around) : 'hairpin only')
   if (simple !== undefined) {
-    return { tree, key: treeKey, rules: [...markRules(simple.mark, around).map((r) => `${match} ${r}`), ...choose(simple.to, `${match} `, protocol, true, '', chains)], chains, elements, limited }
+    return { tree, key: treeKey, rules: [...markRules(simple.mark, around, match), ...choose(simple.to, `${match} `, protocol, true, '', chains)], chains, elements, limited }
   }
   const own = `SY-${front.affinity === undefined ? 'P' : 'A'}-${short(key)}`
   ownChains(own, front, tree, around, chains, add)

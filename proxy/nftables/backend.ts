@@ -24,8 +24,8 @@ interface Committed {
   readonly pieces: Map<string, Piece>
   /** Chains, sets and lasting elements written so far. */
   readonly made: Set<string>
-  /** How often each address is the endpoint of a Service on this node. */
-  readonly local: Map<Ip, number>
+  /** How often each address is an endpoint: one that meets itself must not see its own address, or it would answer itself past the translation. */
+  readonly hairpin: Map<Ip, number>
   readonly clusterIps: ReadonlySet<Ip>
   /** The kernel's count of changes right after ours; undefined when another's may have come between. */
   generation: number | undefined
@@ -112,17 +112,17 @@ class NftablesBackend implements Backend {
     }
     const batch = new NftBatch(family, tableName)
     const wasMade = new Set(made)
-    const local = new Map(known.local)
+    const hairpin = new Map(known.hairpin)
     for (const [, piece] of next) if (piece !== undefined) shape.write(piece.chain, made, batch)
     try {
       // Out first, then in: one key may do both.
       const adds: (() => void)[] = []
       const touched = new Set<Ip>()
-      for (const [key, piece] of next) diffPiece(known.pieces.get(key), piece, batch, adds, local, touched)
+      for (const [key, piece] of next) diffPiece(known.pieces.get(key), piece, batch, adds, hairpin, touched)
       for (const ip of touched) {
-        const had = known.local.has(ip)
-        if (had && !local.has(ip)) batch.remove('hairpin', twice(ip))
-        else if (!had && local.has(ip)) adds.push(() => void batch.add('hairpin', twice(ip)))
+        const had = known.hairpin.has(ip)
+        if (had && !hairpin.has(ip)) batch.remove('hairpin', twice(ip))
+        else if (!had && hairpin.has(ip)) adds.push(() => void batch.add('hairpin', twice(ip)))
       }
       const now = clusterIpsOf(desired, family)
       if (known.clusterIps !== now) {
@@ -141,7 +141,7 @@ class NftablesBackend implements Backend {
         if (piece === undefined) known.pieces.delete(key)
         else known.pieces.set(key, piece)
       }
-      this.#committed.set(family, { ...known, fronts: desired.fronts, local, clusterIps: now, generation: before !== undefined && before === known.generation ? await this.#generationAfter(before) : undefined })
+      this.#committed.set(family, { ...known, fronts: desired.fronts, hairpin, clusterIps: now, generation: before !== undefined && before === known.generation ? await this.#generationAfter(before) : undefined })
       this.#log.debug('elements written', { family, fronts: next.length, bytes: size })
     } catch (error) {
       made.clear()
@@ -156,7 +156,7 @@ class NftablesBackend implements Backend {
       const shape = new Shape(family, desired.node)
       const made = new Set<string>()
       const pieces = new Map<string, Piece>()
-      const local = new Map<Ip, number>()
+      const hairpin = new Map<Ip, number>()
       const clusterIps = clusterIpsOf(desired, family)
       const mine: Refused[] = []
       for (const [key, front] of desired.fronts) {
@@ -172,18 +172,18 @@ class NftablesBackend implements Backend {
         writeFrame(shape, batch)
         for (const piece of pieces.values()) shape.write(piece.chain, made, batch)
         const adds: (() => void)[] = []
-        for (const piece of pieces.values()) diffPiece(undefined, piece, batch, adds, local, new Set())
+        for (const piece of pieces.values()) diffPiece(undefined, piece, batch, adds, hairpin, new Set())
         // Endpoints before the verdicts that lead to them, should this need several transactions.
         for (const add of adds) {
           add()
           if (batch.size > this.#limit) await batch.send(this.#socket)
         }
-        for (const ip of local.keys()) batch.add('hairpin', twice(ip))
+        for (const ip of hairpin.keys()) batch.add('hairpin', twice(ip))
         for (const ip of clusterIps) batch.add('addresses', ipBytes(ip)!)
         const size = batch.size
         const count = await generation(this.#socket)
         await batch.send(this.#socket)
-        this.#committed.set(family, { shape, fronts: desired.fronts, pieces, made, local, clusterIps, generation: this.#limit === Number.POSITIVE_INFINITY ? await this.#generationAfter(count) : undefined })
+        this.#committed.set(family, { shape, fronts: desired.fronts, pieces, made, hairpin, clusterIps, generation: this.#limit === Number.POSITIVE_INFINITY ? await this.#generationAfter(count) : undefined })
         this.#log.debug('table written', { family, fronts: pieces.size, bytes: size, manner })
         refused.push(...mine)
         return
@@ -263,7 +263,7 @@ class NftablesBackend implements Backend {
       want.get(piece.map)!.set(hex(piece.key), `goto ${piece.chain}`)
       for (const { map, slots } of piece.lists) slots.forEach((e, i) => want.get(map)!.set(hex(slotKey(piece.key, i)), hex(endpointData(e))))
     }
-    for (const ip of known.local.keys()) want.get('hairpin')!.set(hex(twice(ip)), '')
+    for (const ip of known.hairpin.keys()) want.get('hairpin')!.set(hex(twice(ip)), '')
     for (const ip of known.clusterIps) want.get('addresses')!.set(hex(ipBytes(ip)!), '')
     for (const [set, wanted] of want) {
       const have = await elements(this.#socket, family, tableName, set)
@@ -301,8 +301,8 @@ function writeFrame(shape: Shape, batch: NftBatch): void {
   }
 }
 
-/** Writes what must go, and keeps for later what must come, to make `after` of `before`; counts endpoints of this node. */
-function diffPiece(before: Piece | undefined, after: Piece | undefined, batch: NftBatch, adds: (() => void)[], local: Map<Ip, number>, touched: Set<Ip>): void {
+/** Writes what must go, and keeps for later what must come, to make `after` of `before`; counts endpoints. */
+function diffPiece(before: Piece | undefined, after: Piece | undefined, batch: NftBatch, adds: (() => void)[], hairpin: Map<Ip, number>, touched: Set<Ip>): void {
   const lists = new Set([...(before?.lists.map((l) => l.map) ?? []), ...(after?.lists.map((l) => l.map) ?? [])])
   for (const map of lists) {
     const old = before?.lists.find((l) => l.map === map)?.slots ?? []
@@ -318,18 +318,17 @@ function diffPiece(before: Piece | undefined, after: Piece | undefined, batch: N
   }
   if (before !== undefined && before.chain !== after?.chain) batch.remove(before.map, before.key)
   if (after !== undefined && before?.chain !== after.chain) adds.push(() => void batch.add(after.map, after.key, { goto: after.chain }))
-  count(before, -1, local, touched)
-  count(after, 1, local, touched)
+  count(before, -1, hairpin, touched)
+  count(after, 1, hairpin, touched)
 }
 
-function count(piece: Piece | undefined, by: 1 | -1, local: Map<Ip, number>, touched: Set<Ip>): void {
+function count(piece: Piece | undefined, by: 1 | -1, hairpin: Map<Ip, number>, touched: Set<Ip>): void {
   for (const list of piece?.lists ?? []) {
     for (const e of new Set<Endpoint>(list.slots)) {
-      if (!e.local) continue
       touched.add(e.address)
-      const n = (local.get(e.address) ?? 0) + by
-      if (n === 0) local.delete(e.address)
-      else local.set(e.address, n)
+      const n = (hairpin.get(e.address) ?? 0) + by
+      if (n === 0) hairpin.delete(e.address)
+      else hairpin.set(e.address, n)
     }
   }
 }

@@ -1,0 +1,237 @@
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { network } from '../../lib/ip.ts'
+import type { Backend } from '../backend.ts'
+import { compileGroup, packetOf } from './agree.ts'
+import { groups, world, type Flow, type ModeName, type OptionsName, type Sender } from './flows.ts'
+import type { Order, Outcome } from './peer.ts'
+
+/** A backend to be proven with real packets. */
+export interface Candidate {
+  /** What is different about this one, e.g. `legacy`. */
+  readonly name: string
+  readonly mode: ModeName
+  make(): Promise<Backend>
+  /** Why this backend cannot do a flow; flows' own `cannot` is asked too. */
+  cannot?(flow: Flow): string | undefined
+  /** Sources are never kept: a proxy between. */
+  readonly alwaysMasquerades?: boolean
+}
+
+/**
+ * Runs the calling file again in namespaces of its own, root of nothing outside: `if (await insideNamespaces(import.meta.filename)) { … }`.
+ * The namespace it finds itself in is the node `here`. Not root: says so and skips.
+ */
+export function insideNamespaces(file: string): boolean {
+  if (process.env.SWITCHYARD_NAMESPACE === '1') return true
+  if (process.getuid?.() !== 0) {
+    process.stdout.write('TAP version 14\n1..0 # SKIP network namespaces need root\n')
+    return false
+  }
+  const root = join(import.meta.dirname, '../..')
+  // A /run of its own: the lock of iptables is a file there, and so are the names of network namespaces.
+  const script = 'mount -t tmpfs none /run && mkdir /run/netns && exec "$0" "$@"'
+  const args = ['-n', '-m', '-p', '--fork', '--kill-child', '--mount-proc', 'sh', '-c', script, 'sh', join(root, 'scripts/node'), file]
+  const done = spawnSync('unshare', args, { stdio: 'inherit', env: { ...process.env, SWITCHYARD_NAMESPACE: '1' } })
+  process.exitCode = done.status ?? 1
+  return false
+}
+
+/** Namespaces of pods, another node and a client around this one, and a peer in each. */
+export class Scene {
+  readonly #peers = new Map<string, Peer>()
+
+  static async build(): Promise<Scene> {
+    const scene = new Scene()
+    sh(layout())
+    const tcp = '8080,9090'
+    const udp = '5353,8080'
+    for (const name of ['a', 'b', 'c', 'd', 'there', 'client']) scene.#peers.set(name, new Peer(name, ['ip', 'netns', 'exec', name], tcp, udp))
+    scene.#peers.set('here', new Peer('here', [], tcp, udp))
+    await Promise.all([...scene.#peers.values()].map((p) => p.ready))
+    return scene
+  }
+
+  ask(from: Sender, order: Omit<Order, 'id'>): Promise<Outcome> {
+    return this.#peers.get(from.replace('pod ', ''))!.ask(order)
+  }
+
+  close(): void {
+    for (const p of this.#peers.values()) p.close()
+  }
+}
+
+/** Proves one flow with packets; undefined if they went as it says. */
+export async function prove(scene: Scene, flow: Flow, alwaysMasquerades = false): Promise<string | undefined> {
+  const packet = packetOf(flow)
+  const order = { protocol: packet.protocol as 'tcp' | 'udp', host: packet.destination, port: packet.destinationPort }
+  const { arrives } = flow
+  if (typeof arrives === 'string') {
+    const first = await scene.ask(flow.from, { ...order, timeout: arrives === 'dropped' ? 350 : 1500 - (arrives === 'untouched' ? 1100 : 0) })
+    const said = `${first.kind}${first.by === undefined ? '' : ` by ${first.by.name}:${first.by.port}`}${first.error === undefined ? '' : ` (${first.error})`}`
+    if (arrives === 'rejected') return first.kind === 'refused' ? undefined : `expected rejected: ${said}`
+    if (arrives === 'dropped') return first.kind === 'silence' ? undefined : `expected dropped: ${said}`
+    const reached = first.by === undefined || (addressesOf(first.by.name).includes(packet.destination) && first.by.port === packet.destinationPort)
+    return reached ? undefined : `expected untouched: ${said}`
+  }
+  const tries = flow.sticky === true ? 8 : arrives.length > 1 ? 20 : 2
+  const got = await Promise.all(Array.from({ length: tries }, () => scene.ask(flow.from, { ...order, timeout: 3000 })))
+  const seen = new Set<string>()
+  for (const o of got) {
+    if (o.by === undefined) return `expected an answer: ${o.kind}${o.error === undefined ? '' : ` (${o.error})`}`
+    const v6 = packet.family === 6
+    const who = addressesOf(o.by.name).map((a) => (a.includes(':') ? `[${a}]` : a) + `:${o.by!.port}`)
+    const end = arrives.find((a) => who.includes(a) && a.startsWith('[') === v6)
+    if (end === undefined) return `expected ${arrives.join(' or ')}: ${who.join(' or ')} answered`
+    seen.add(end)
+    const masqueraded = o.by.peer !== packet.source
+    if (flow.masqueraded !== undefined && !alwaysMasquerades && masqueraded !== flow.masqueraded) return `expected ${flow.masqueraded ? '' : 'not '}masqueraded: ${end} saw ${o.by.peer}`
+  }
+  if (flow.sticky === true) return seen.size === 1 ? undefined : `expected one endpoint: ${[...seen].join(' ')}`
+  return arrives.length > 1 && seen.size === 1 ? `expected several endpoints: only ${[...seen].join()} in ${tries} tries` : undefined
+}
+
+/** Registers one test for each candidate and group of flows. Call it inside `insideNamespaces`. */
+export async function provePackets(candidates: readonly Candidate[], only?: (name: OptionsName) => boolean): Promise<void> {
+  // Not at the top: the process outside the namespaces has no tests.
+  const { t: root, test } = await import('tap')
+  root.setTimeout(180_000)
+  const scene = await Scene.build()
+  const closing = candidates.flatMap((candidate) => [
+    ...[...groups()].filter(([name]) => only?.(name) !== false).map(([name, { flows }]) =>
+      test(`packets agree with the flows: ${candidate.name}, ${name}`, { timeout: 60_000 }, async (t) => {
+        const backend = await candidate.make()
+        const why = await backend.probe()
+        if (why !== undefined) {
+          t.comment(`skipped: ${why}`)
+          return
+        }
+        await backend.apply(compileGroup(name).table, new AbortController().signal)
+        // Several at a time: most of what takes time is waiting for packets that were dropped.
+        const proofs = new Map<Flow, Promise<string | undefined>>()
+        const tested = flows.filter((f) => reasonNotTo(candidate, f) === undefined)
+        let next = 0
+        const worker = async (): Promise<void> => {
+          for (let flow = tested[next++]; flow !== undefined; flow = tested[next++]) {
+            const proof = prove(scene, flow, candidate.alwaysMasquerades)
+            proofs.set(flow, proof)
+            await proof
+          }
+        }
+        await Promise.all(Array.from({ length: 12 }, worker))
+        for (const flow of flows) {
+          const reason = reasonNotTo(candidate, flow)
+          if (reason !== undefined) {
+            t.pass(flow.name, { skip: reason })
+            continue
+          }
+          t.equal(await proofs.get(flow), undefined, flow.name)
+        }
+        t.same(await backend.check(), [], 'the kernel is as written')
+        await backend.close()
+        await backend.cleanup()
+        spawnSync('conntrack', ['-F'], { stdio: 'ignore' })
+      }),
+    ),
+  ])
+  void Promise.allSettled(closing).then(() => scene.close())
+}
+
+const reasonNotTo = (candidate: Candidate, flow: Flow): string | undefined => flow.traceOnly ?? flow.cannot?.[candidate.mode] ?? candidate.cannot?.(flow)
+
+function addressesOf(name: string): readonly string[] {
+  if (name === 'here') return [...world.here.ips, ...world.here.also]
+  if (name === 'there') return world.there.ips
+  if (name === 'client') return world.client.ips
+  return world.pods[name as 'a'].ips
+}
+
+/** Commands that lay the scene out; run in the namespace that is the node `here`. */
+function layout(): string {
+  const { here, there, client, pods } = world
+  const [v4, v6] = [0, 1]
+  const out: string[] = [
+    'ip link set lo up',
+    'for f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 0 > $f; done',
+    'echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding',
+    'echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad; echo 0 > /proc/sys/net/ipv6/conf/all/accept_dad',
+  ]
+  for (const name of ['a', 'b', 'c', 'd', 'there', 'client']) {
+    out.push(`ip netns add ${name}`)
+    out.push(`ip netns exec ${name} sh -c 'ip link set lo up; echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad; echo 0 > /proc/sys/net/ipv4/conf/default/rp_filter; echo 0 > /proc/sys/net/ipv4/conf/all/rp_filter'`)
+  }
+  const link = (near: string, nearNs: string, far: string, farNs: string): void => {
+    out.push(`ip link add ${near}${nearNs === '' ? '' : ` netns ${nearNs}`} type veth peer name ${far} netns ${farNs}`)
+  }
+  const on = (ns: string): string => (ns === '' ? 'ip' : `ip -n ${ns}`)
+  const pod = (name: 'a' | 'b' | 'c' | 'd', nodeNs: string): void => {
+    const veth = `pod${name}`
+    link(veth, nodeNs, 'eth0', name)
+    const ips = pods[name].ips
+    const node = on(nodeNs)
+    out.push(`${node} addr add 169.254.1.1/32 dev ${veth} scope link`, `${node} addr add fe80::1/64 dev ${veth} nodad`, `${node} link set ${veth} up`)
+    out.push(`${node} route add ${ips[v4]}/32 dev ${veth}`, `${on(name)} addr add ${ips[v4]}/32 dev eth0`, `${on(name)} addr add ${ips[v6]}/128 dev eth0 nodad`, `${on(name)} link set eth0 up`)
+    out.push(`${node} -6 route add ${ips[v6]}/128 dev ${veth}`)
+    out.push(`${on(name)} route add 169.254.1.1 dev eth0 scope link`, `${on(name)} route add default via 169.254.1.1 dev eth0`, `${on(name)} -6 route add default via fe80::1 dev eth0`)
+  }
+  out.push('ip netns exec there sh -c "echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding"')
+  pod('a', '')
+  pod('b', '')
+  pod('c', 'there')
+  pod('d', 'there')
+  link('peer', '', 'peer', 'there')
+  out.push(`ip addr add ${here.ips[v4]}/24 dev peer`, `ip addr add ${here.ips[v6]}/64 dev peer nodad`, 'ip link set peer up')
+  out.push(`ip -n there addr add ${there.ips[v4]}/24 dev peer`, `ip -n there addr add ${there.ips[v6]}/64 dev peer nodad`, 'ip -n there link set peer up')
+  link('out', '', 'eth0', 'client')
+  out.push('ip addr add 198.51.100.1/24 dev out', 'ip addr add fd00:198::1/64 dev out nodad', `ip addr add ${here.also[0]}/32 dev out`, 'ip link set out up')
+  out.push(`ip -n client addr add ${client.ips[v4]}/24 dev eth0`, `ip -n client addr add ${client.ips[v6]}/64 dev eth0 nodad`, 'ip -n client link set eth0 up')
+  for (const [i, cidr] of there.podCidrs.entries()) out.push(`ip ${network(cidr)!.family === 6 ? '-6 ' : ''}route add ${cidr} via ${there.ips[i]}`)
+  for (const ns of ['there', 'client']) {
+    const [near, near6] = ns === 'there' ? here.ips : (['198.51.100.1', 'fd00:198::1'] as const)
+    out.push(`ip -n ${ns} route add default via ${near}`, `ip -n ${ns} -6 route add default via ${near6}`)
+  }
+  // Everything has a way out, where nobody answers.
+  out.push(`ip route add default via ${client.ips[v4]} src ${here.ips[v4]}`, `ip -6 route add default via ${client.ips[v6]} src ${here.ips[v6]}`)
+  return `set -e\n${out.join('\n')}\n`
+}
+
+function sh(script: string): void {
+  const done = spawnSync('sh', ['-s'], { input: script, encoding: 'utf8' })
+  if (done.status !== 0) throw new Error(`the scene could not be laid out: ${done.stderr}`)
+}
+
+/** A process in a namespace that answers, and connects when asked. */
+class Peer {
+  readonly ready: Promise<void>
+  readonly #child: ChildProcess
+  readonly #waiting = new Map<number, (o: Outcome) => void>()
+  #next = 1
+
+  constructor(name: string, prefix: readonly string[], tcp: string, udp: string) {
+    const argv = [...prefix, process.execPath, '--disable-warning=ExperimentalWarning', join(import.meta.dirname, 'peer.ts'), name, tcp, udp]
+    this.#child = spawn(argv[0]!, argv.slice(1), { stdio: ['pipe', 'pipe', 'inherit'] })
+    this.ready = new Promise((resolve, reject) => {
+      this.#child.once('exit', (code) => reject(new Error(`the peer ${name} ended with ${code}`)))
+      createInterface({ input: this.#child.stdout! }).on('line', (line) => {
+        const value = JSON.parse(line) as 'ready' | Outcome
+        if (value === 'ready') return resolve()
+        this.#waiting.get(value.id)?.(value)
+        this.#waiting.delete(value.id)
+      })
+    })
+  }
+
+  ask(order: Omit<Order, 'id'>): Promise<Outcome> {
+    const id = this.#next++
+    return new Promise((resolve) => {
+      this.#waiting.set(id, resolve)
+      this.#child.stdin!.write(`${JSON.stringify({ id, ...order })}\n`)
+    })
+  }
+
+  close(): void {
+    this.#child.stdin!.end()
+  }
+}
+
