@@ -7,18 +7,18 @@ import type { Queue, QueueOptions } from './queue.ts'
 /** What the controllers are told from outside. */
 export interface ControllerOptions {
   /** Pods' ranges; each node gets a part of each. */
-  readonly clusterCidrs: readonly string[]
-  readonly serviceCidrs: readonly string[]
+  readonly clusterCIDRs: readonly string[]
+  readonly serviceCIDRs: readonly string[]
   /** Prefix length of a node's part; default 24 and 64. */
   readonly nodeCidrMaskSize?: number | undefined
   readonly nodeCidrMaskSizeIPv6?: number | undefined
   /** Where the Service `default/kubernetes` leads. Without an address it is not kept. */
   readonly advertiseAddress?: string | undefined
-  readonly apiPort?: number | undefined
+  readonly advertisePort?: number | undefined
   /** PEM, for the ConfigMap `kube-root-ca.crt` of each namespace. */
-  readonly caCertificate?: string | undefined
+  readonly rootCertificate?: string | undefined
   /** Addresses for Services of type LoadBalancer. */
-  readonly loadBalancerCidrs?: readonly string[] | undefined
+  readonly loadBalancerCIDRs?: readonly string[] | undefined
   /** A node whose Lease does not change for so long is not ready; default 40,000 ms. */
   readonly nodeGrace?: number | undefined
 }

@@ -11,7 +11,7 @@ const own = ['default', 'kube-system', 'kube-public', 'kube-node-lease'] as cons
 export const kubernetesService: Controller = {
   name: 'kubernetes',
   start({ client, cluster, queue, options, signal }) {
-    const { advertiseAddress, apiPort = 6443, serviceCidrs } = options
+    const { advertiseAddress, advertisePort = 6443, serviceCIDRs } = options
     const all = { namespaces: cluster.of(namespaces), services: cluster.of(services), slices: cluster.of(endpointslices), endpoints: cluster.of(endpoints) }
     const work = queue('kubernetes', sync)
     work.add('all')
@@ -30,12 +30,12 @@ export const kubernetesService: Controller = {
       if (advertiseAddress === undefined) return
       const metadata = { name: 'kubernetes', namespace: 'default' }
       if (!all.services.objects.has('default/kubernetes')) {
-        const clusterIPs = serviceCidrs.map((c) => network(c)).flatMap((n) => (n === undefined ? [] : [nth(n, 1)!]))
+        const clusterIPs = serviceCIDRs.map((c) => network(c)).flatMap((n) => (n === undefined ? [] : [nth(n, 1)!]))
         // One family is all that the API itself promises.
         const clusterIP = clusterIPs.find((ip) => ip.includes(':') === advertiseAddress.includes(':')) ?? clusterIPs[0]
         const service = {
           metadata: { ...metadata, labels: { component: 'apiserver', provider: 'kubernetes' } },
-          spec: { type: 'ClusterIP', ...(clusterIP === undefined ? {} : { clusterIP, clusterIPs: [clusterIP] }), ports: [{ name: 'https', port: 443, protocol: 'TCP', targetPort: apiPort }], sessionAffinity: 'None' },
+          spec: { type: 'ClusterIP', ...(clusterIP === undefined ? {} : { clusterIP, clusterIPs: [clusterIP] }), ports: [{ name: 'https', port: 443, protocol: 'TCP', targetPort: advertisePort }], sessionAffinity: 'None' },
         } as const
         await made(client.create(services, service as unknown as Service, { signal }))
       }
@@ -43,7 +43,7 @@ export const kubernetesService: Controller = {
         metadata: { ...metadata, labels: { 'kubernetes.io/service-name': 'kubernetes' } },
         addressType: advertiseAddress.includes(':') ? 'IPv6' : 'IPv4',
         endpoints: [{ addresses: [advertiseAddress], conditions: { ready: true } }],
-        ports: [{ name: 'https', port: apiPort, protocol: 'TCP' }],
+        ports: [{ name: 'https', port: advertisePort, protocol: 'TCP' }],
       }
       const slice = all.slices.objects.get('default/kubernetes')
       if (slice !== undefined && slice.addressType !== wantedSlice.addressType) {
@@ -52,7 +52,7 @@ export const kubernetesService: Controller = {
       } else if (slice === undefined) await made(client.create(endpointslices, wantedSlice, { signal }))
       else if (!equal(slice.ports, wantedSlice.ports) || slice.endpoints.length !== 1 || !equal(slice.endpoints[0]?.addresses, [advertiseAddress])) await client.update(endpointslices, { ...slice, endpoints: wantedSlice.endpoints, ports: wantedSlice.ports! }, { signal })
 
-      const subsets = [{ addresses: [{ ip: advertiseAddress }], ports: [{ name: 'https', port: apiPort, protocol: 'TCP' as const }] }]
+      const subsets = [{ addresses: [{ ip: advertiseAddress }], ports: [{ name: 'https', port: advertisePort, protocol: 'TCP' as const }] }]
       const old = all.endpoints.objects.get('default/kubernetes')
       const wanted: Endpoints = { metadata: { ...metadata, labels: { 'endpointslice.kubernetes.io/skip-mirror': 'true' } }, subsets }
       if (old === undefined) await made(client.create(endpoints, wanted, { signal }))

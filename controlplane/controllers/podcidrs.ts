@@ -9,7 +9,7 @@ export const podCidrs: Controller = {
   name: 'podcidrs',
   start({ client, cluster, queue, events, options, signal, log }) {
     const all = cluster.of(nodes)
-    const ranges = options.clusterCidrs.map((text) => network(text)).filter((n) => n !== undefined)
+    const ranges = options.clusterCIDRs.map((text) => network(text)).filter((n) => n !== undefined)
     const work = queue('podcidrs', sync)
     const waiting = new Set<string>()
     all.on((now, before) => {

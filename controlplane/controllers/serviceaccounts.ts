@@ -29,8 +29,8 @@ export const serviceAccounts: Controller = {
       } catch (error) {
         if (!isConflict(error) && !isNotFound(error)) throw error
       }
-      if (options.caCertificate === undefined) return
-      const data = { 'ca.crt': options.caCertificate }
+      if (options.rootCertificate === undefined) return
+      const data = { 'ca.crt': options.rootCertificate }
       const map = all.maps.objects.get(`${name}/${rootCa}`)
       try {
         if (map === undefined) await client.create(configmaps, { metadata: { name: rootCa, namespace: name, annotations: { 'kubernetes.io/description': 'The certificate of the authority that signed the certificate of the API server.' } }, data }, { signal })
