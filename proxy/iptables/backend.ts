@@ -21,7 +21,7 @@ export class IptablesBackend implements Backend {
   readonly #kernel: Kernel
   readonly #log: Log
   readonly #render: Omit<RenderOptions, 'bpf'>
-  readonly #families = new Map<IpFamily, FamilyState>()
+  readonly #families = new Map<IpFamily, FamilyState | 'absent'>()
   #bpf: boolean | undefined
 
   constructor({ kernel, log, render }: IptablesOptions) {
@@ -53,9 +53,14 @@ export class IptablesBackend implements Backend {
     for (const family of [4, 6] as const) {
       const fronts = [...desired.fronts].filter(([, f]) => f.family === family)
       const wanted = fronts.length > 0 || desired.node.serviceCidrs.some((c) => familyOf(c) === family)
-      if (!wanted && !this.#families.has(family)) continue
       let state = this.#families.get(family)
-      if (state === undefined) this.#families.set(family, (state = { renderer: new Renderer(family, { ...this.#render, bpf: this.#bpf }), committed: undefined }))
+      if (!wanted) {
+        // What this or an earlier process wrote for a family that is no longer there goes whole.
+        if (state !== 'absent') await this.#removeFamily(family, signal)
+        this.#families.set(family, 'absent')
+        continue
+      }
+      if (state === undefined || state === 'absent') this.#families.set(family, (state = { renderer: new Renderer(family, { ...this.#render, bpf: this.#bpf }), committed: undefined }))
       try {
         await this.#applyFamily(family, state, desired, signal)
       } catch (error) {
@@ -69,8 +74,9 @@ export class IptablesBackend implements Backend {
 
   async check(): Promise<readonly string[]> {
     const wrong: string[] = []
-    for (const [family, { committed }] of this.#families) {
-      if (committed === undefined) continue
+    for (const [family, state] of this.#families) {
+      if (state === 'absent' || state.committed === undefined) continue
+      const { committed } = state
       const have = await this.#read(family)
       for (const table of tables) {
         for (const [name, rules] of committed[table]) {
@@ -85,7 +91,7 @@ export class IptablesBackend implements Backend {
       for (const name of committed.sets.keys()) if (!have.sets.includes(name)) wrong.push(`IPv${family}: set ${name} is gone`)
     }
     // Whatever is wrong, the next apply writes everything.
-    if (wrong.length > 0) for (const state of this.#families.values()) state.committed = undefined
+    if (wrong.length > 0) for (const state of this.#families.values()) if (state !== 'absent') state.committed = undefined
     return wrong
   }
 
@@ -94,19 +100,23 @@ export class IptablesBackend implements Backend {
   async cleanup(): Promise<void> {
     for (const family of [4, 6] as const) {
       this.#families.delete(family)
-      try {
-        const have = await this.#read(family)
-        let text = ''
-        for (const table of tables) {
-          const present = have.jumps.filter(([t]) => t === table).map(([, chain, rule]) => [chain, rule] as const)
-          text += tableText(table, { write: [], remove: [...have.chains[table].keys()] }, [], present)
-        }
-        if (text !== '') await this.#kernel.iptables(family).restore(text, new AbortController().signal)
-        if (have.sets.length > 0) await this.#kernel.ipset.restore(have.sets.map((name) => `destroy ${name}\n`).join(''))
-      } catch (error) {
-        // A machine without ip6tables or ipset has nothing of ours there.
-        if (!isMissing(error)) throw error
+      await this.#removeFamily(family, new AbortController().signal)
+    }
+  }
+
+  async #removeFamily(family: IpFamily, signal: AbortSignal): Promise<void> {
+    try {
+      const have = await this.#read(family)
+      let text = ''
+      for (const table of tables) {
+        const present = have.jumps.filter(([t]) => t === table).map(([, chain, rule]) => [chain, rule] as const)
+        text += tableText(table, { write: [], remove: [...have.chains[table].keys()] }, [], present)
       }
+      if (text !== '') await this.#kernel.iptables(family).restore(text, signal)
+      if (have.sets.length > 0) await this.#kernel.ipset.restore(have.sets.map((name) => `destroy ${name}\n`).join(''))
+    } catch (error) {
+      // A machine without ip6tables or ipset has nothing of ours there.
+      if (!isMissing(error)) throw error
     }
   }
 
