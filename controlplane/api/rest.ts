@@ -247,7 +247,8 @@ export class Rest {
       validateMetaUpdate(meta, b, 'metadata', errors)
       if (how.part === 'status') k.validateStatus?.(o, before, errors)
       else {
-        k.validateUpdate?.(o, before, errors)
+        // A binding sets what no update may: the node.
+        if (call.subresource !== 'binding') k.validateUpdate?.(o, before, errors)
         if (k.validateUpdate === undefined || errors.causes.length === 0 || k.validate !== undefined) k.validate?.(o, errors)
       }
       if (errors.causes.length > 0) throw invalid(k.group, k.kind, call.name, dedupe(errors.causes))
