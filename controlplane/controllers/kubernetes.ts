@@ -10,8 +10,11 @@ const own = ['default', 'kube-system', 'kube-public', 'kube-node-lease'] as cons
 /** Keeps the namespaces that every cluster has, and the Service by which Pods find the API. */
 export const kubernetesService: Controller = {
   name: 'kubernetes',
-  start({ client, cluster, queue, options, signal }) {
+  start({ client, cluster, queue, options, log, signal }) {
     const { advertiseAddress, advertisePort = 6443, serviceCIDRs } = options
+    // Nothing may lead Pods to their own loopback, and the API refuses such an endpoint.
+    const loopback = advertiseAddress !== undefined && /^(127\.|::1$)/.test(advertiseAddress)
+    if (loopback) log.info('the Service kubernetes has no endpoints: the API is served on loopback only (see --advertise-address)', { address: advertiseAddress })
     const all = { namespaces: cluster.of(namespaces), services: cluster.of(services), slices: cluster.of(endpointslices), endpoints: cluster.of(endpoints) }
     const work = queue('kubernetes', sync)
     work.add('all')
@@ -39,6 +42,7 @@ export const kubernetesService: Controller = {
         } as const
         await made(client.create(services, service as unknown as Service, { signal }))
       }
+      if (loopback) return
       const wantedSlice: EndpointSlice = {
         metadata: { ...metadata, labels: { 'kubernetes.io/service-name': 'kubernetes' } },
         addressType: advertiseAddress.includes(':') ? 'IPv6' : 'IPv4',
