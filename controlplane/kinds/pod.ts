@@ -50,6 +50,8 @@ export const pods = kind({
       delete s['activeDeadlineSeconds']
       delete s['tolerations']
       delete s['ephemeralContainers']
+      // A Pod is bound once, by its binding.
+      if ((before['spec'].nodeName ?? '') === '') delete s['nodeName']
       if (now['spec'].terminationGracePeriodSeconds === 1) delete s['terminationGracePeriodSeconds']
       return s
     }
