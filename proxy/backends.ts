@@ -20,9 +20,24 @@ export interface Mode {
 /** All modes. A new one is a folder and a line here. */
 export const modes: readonly Mode[] = [
   {
+    name: 'nftables',
+    summary: 'two maps and one chain per number of endpoints, written by netlink',
+    load: async (tools) => (await import('./nftables/backend.ts')).create(tools),
+  },
+  {
     name: 'iptables',
     summary: 'a tree of iptables chains, legacy or nft variant, whichever the machine uses',
     load: async ({ kernel, log, options }) => new (await import('./iptables/backend.ts')).IptablesBackend({ kernel, log, render: { liberal: options.tcpBeLiberal } }),
+  },
+  {
+    name: 'ipvs',
+    summary: 'virtual servers of the kernel’s load balancer, for its schedulers',
+    load: async (tools) => ((await import('./ipvs/backend.ts' as string)) as { create(tools: BackendTools): Promise<Backend> }).create(tools),
+  },
+  {
+    name: 'userspace',
+    summary: 'a process that takes connections and tries another endpoint when one refuses',
+    load: async (tools) => (await import('./userspace/backend.ts')).create(tools),
   },
 ]
 

@@ -1,0 +1,93 @@
+import { execFileSync } from 'node:child_process'
+import { silent } from '../../lib/log.ts'
+import { chainNames, elements, setNames } from '../../linux/netlink/nftables.ts'
+import { openNetlink } from '../../linux/netlink/socket.ts'
+import { realKernel } from '../../linux/real.ts'
+import { insideNamespaces } from '../testing/packets.ts'
+import { create } from './backend.ts'
+import { tables } from './testing/tables.ts'
+
+// Tables in an order drawn from a seed; after each, the kernel, printed, equals a fresh one that was given only the last table.
+if (insideNamespaces(import.meta.filename)) {
+  const { test } = await import('tap')
+  const signal = new AbortController().signal
+  const seed = Number(process.env.SWITCHYARD_SEED ?? Math.floor(Math.random() * 1e6))
+  const count = Number(process.env.SWITCHYARD_TABLES ?? 60)
+  execFileSync('ip', ['netns', 'add', 'fresh'])
+  const fresh = '/run/netns/fresh'
+  const kernel = realKernel({ openNetlink })
+  const freshKernel = realKernel({ openNetlink: (protocol) => openNetlink(protocol, { namespace: fresh }) })
+
+  test(`any state follows any state (seed ${seed}, ${count} tables)`, async (t) => {
+    let backend = create({ kernel, log: silent })
+    const reference = create({ kernel: freshKernel, log: silent })
+    let i = 0
+    for (const table of tables(seed)) {
+      if (i++ === count) break
+      // Now and then another process takes over what the last one left.
+      if (i % 7 === 0) {
+        await backend.close()
+        backend = create({ kernel, log: silent })
+      }
+      await backend.apply(table, signal)
+      t.same(await backend.check(), [], `table ${i}: as written`)
+      await reference.cleanup()
+      await reference.apply(table, signal)
+      t.equal(await printed(undefined), await printed(fresh), `table ${i}: equal to a fresh one`)
+    }
+    await backend.cleanup()
+    t.equal(execFileSync('nft', ['list', 'ruleset'], { encoding: 'utf8' }), '', 'cleanup leaves nothing')
+  })
+
+  test('somebody deletes the table, or an element: check says so, and the next apply restores it', async (t) => {
+    const backend = create({ kernel, log: silent })
+    const all = tables(seed)
+    let table = all.next().value
+    while (table.fronts.size < 10 || ![...table.fronts.values()].some((f) => f.family === 4 && f.at.kind === 'cluster')) table = all.next().value
+    await backend.apply(table, signal)
+    execFileSync('nft', ['delete', 'table', 'ip', 'switchyard'])
+    t.same(await backend.check(), ['IPv4: table switchyard is gone'])
+    await backend.apply(table, signal)
+    t.same(await backend.check(), [])
+    execFileSync('nft', ['flush', 'map', 'ip', 'switchyard', 'services'])
+    t.match((await backend.check()).join(), /IPv4: services lacks (\d+) of \1 elements/)
+    await backend.apply(table, signal)
+    t.same(await backend.check(), [])
+    execFileSync('nft', ['add', 'table', 'ip', 'foreign'])
+    t.same(await backend.check(), [], 'foreign rules are nobody of ours')
+    // A change that the kernel refuses because the state is not what we think: written anew.
+    execFileSync('nft', ['flush', 'map', 'ip', 'switchyard', 'services'])
+    await backend.apply({ ...table, fronts: new Map() }, signal)
+    t.same(await backend.check(), [])
+    await backend.cleanup()
+    t.match(execFileSync('nft', ['list', 'ruleset'], { encoding: 'utf8' }).trim(), /^table ip foreign \{\n\}$/, 'foreign tables stay')
+  })
+
+  /** What of ours the kernel holds, in words: chains that something leads to, elements; slots of one Service in order of endpoints, and their number only where it means shares. */
+  async function printed(namespace: string | undefined): Promise<string> {
+    const netlink = openNetlink('netfilter', namespace === undefined ? {} : { namespace })
+    const lines: string[] = []
+    for (const family of [4, 6] as const) {
+      const sticky = new Map<string, string>()
+      const verdicts = new Map<string, string>()
+      for (const map of ['services', 'ports']) for (const [key, verdict] of await elements(netlink, family, 'switchyard', map)) {
+        verdicts.set(`${map} ${key}`, verdict.replace(/(a\d+-(?:node-)?[nl])\d+/g, '$1*'))
+        if (/a\d+-/.test(verdict)) sticky.set(key, verdict)
+      }
+      for (const [key, verdict] of verdicts) lines.push(`${family} ${key} ${verdict}`)
+      for (const set of await setNames(netlink, family, 'switchyard')) {
+        if (set.startsWith('sticky-') || set.startsWith('choice-') || set === 'services' || set === 'ports') continue
+        const grouped = new Map<string, string[]>()
+        for (const [key, data] of await elements(netlink, family, 'switchyard', set)) {
+          const place = set.endsWith('endpoints') ? key.slice(0, -8) : key
+          grouped.set(place, [...(grouped.get(place) ?? []), data])
+        }
+        for (const [place, data] of grouped) lines.push(`${family} ${set} ${place} ${(sticky.has(place) ? [...new Set(data)] : data).sort().join(' ')}`)
+      }
+      const chains = await chainNames(netlink, family, 'switchyard')
+      for (const name of ['pick', 'cluster', 'prerouting', 'output', 'postrouting', 'masquerading']) lines.push(`${family} chain ${name} ${chains.includes(name)}`)
+    }
+    netlink.close()
+    return lines.sort().join('\n')
+  }
+}
