@@ -265,6 +265,7 @@ class Proxy {
         await other.cleanup()
         await other.close()
       } catch (error) {
+        if ((error as { code?: unknown }).code === 'ERR_MODULE_NOT_FOUND') continue
         this.#log.warn('could not remove what another mode left', { mode: mode.name, error: explainError(error) })
       }
     }
