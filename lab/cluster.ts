@@ -1,5 +1,6 @@
 import { join } from 'node:path'
 import { bracketed } from '../lib/ip.ts'
+import type { Service } from '../kube/objects.ts'
 import type { LabNode, Topology } from './topology.ts'
 
 /** Where the parts of the lab keep their files; all below the holder's own memory but the logs and the administrator's kubeconfig. */
@@ -63,7 +64,7 @@ function proxyPart(part: (node: LabNode, name: string, ...words: string[]) => Pl
 }
 
 /** The `kube-dns` Service: DNS is reached through the proxy mode under test. */
-export function kubeDnsService(t: Topology): object {
+export function kubeDnsService(t: Topology): Service {
   return {
     apiVersion: 'v1',
     kind: 'Service',

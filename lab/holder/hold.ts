@@ -1,8 +1,12 @@
 import { spawn, execFile, type ChildProcess } from 'node:child_process'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { connect, isConflict } from '../../kube/client.ts'
+import { loadCredentials } from '../../kube/credentials.ts'
+import { services } from '../../kube/resources.ts'
+import { sleep } from '../../lib/lifecycle.ts'
 import { explainError } from '../../lib/log.ts'
-import { clusterPlan, nodeFiles, type ClusterPlan, type PlannedPart } from '../cluster.ts'
+import { clusterPlan, kubeDnsService, nodeFiles, type ClusterPlan, type PlannedPart } from '../cluster.ts'
 import { launcher } from '../launcher.ts'
 import { renderCable, renderLan, renderNode } from '../network.ts'
 import type { StatePaths } from '../state.ts'
@@ -62,9 +66,12 @@ export class Hold {
     progress(`${this.topology.nodes.length} nodes on one LAN`, since())
     await this.supervisor.whenReady(this.plan.controlplane.name, patience, tries)
     progress('control plane', since())
+    const dns = this.#kubeDns()
+    dns.catch(() => {})
     await Promise.all(this.plan.identities.map(({ identity, file }) => this.#identity(identity, file)))
     await Promise.all(this.plan.others.map((part) => this.#start(part)))
     for (const part of this.plan.others) await this.supervisor.whenReady(part.name, patience, tries)
+    await dns
     progress('agent, proxy and DNS on each node, ingress', since())
   }
 
@@ -109,6 +116,25 @@ export class Hold {
     const [program, ...words] = this.within(first.name, this.plan.identityArgv(identity))
     const text = await run(program!, words)
     writeFileSync(file, text, { mode: 0o600 })
+  }
+
+  /** The Service by which Pods reach the DNS. The control plane may take a moment until its namespace is there. */
+  async #kubeDns(): Promise<void> {
+    const client = connect(await loadCredentials(this.plan.adminKubeconfig), { userAgent: 'switchyard-lab' })
+    try {
+      for (let tries = 0; ; tries++) {
+        try {
+          await client.create(services, kubeDnsService(this.topology))
+          return
+        } catch (error) {
+          if (isConflict(error)) return
+          if (tries === 50) throw new Error('cannot create the Service kube-dns', { cause: error })
+          await sleep(100)
+        }
+      }
+    } finally {
+      client.close()
+    }
   }
 
   async #node(index: number): Promise<void> {
