@@ -2,6 +2,7 @@ import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { candidates } from '../kube/endpoints.ts'
 import type { EndpointSlice, Ingress, IngressBackend, IngressClass, Secret, Service } from '../kube/objects.ts'
 import { normalise } from './http1/target.ts'
+import { regexOf } from './match.ts'
 import { defaultRetries, defaultTimeouts, routeOrder, type Certificate, type ClientAuth, type Endpoint, type HostRoutes, type Policy, type Retries, type Route, type RouteTable, type Timeouts, type Upstream, type UpstreamTls, type BalanceMethod } from './table.ts'
 
 /** Our name in `IngressClass.spec.controller`. */
@@ -51,8 +52,19 @@ export interface Settings {
   /** Endpoints are the Service's own address. */
   readonly serviceUpstream: boolean
   readonly clientAuth: ClientAuth | undefined
-  readonly canary: boolean
+  /** This Ingress takes a share of the requests of another. */
+  readonly canary: Canary | undefined
   readonly problems: readonly { readonly reason: string; readonly message: string }[]
+}
+
+/** Which requests a canary takes: by field, by cookie, by weight. */
+export interface Canary {
+  readonly weight: number
+  readonly total: number
+  readonly header: string | undefined
+  readonly headerValue: string | undefined
+  readonly headerPattern: string | undefined
+  readonly cookie: string | undefined
 }
 
 /** Where annotations find what they name. */
@@ -78,7 +90,7 @@ export const plainSettings: Settings = {
   aliases: [],
   serviceUpstream: false,
   clientAuth: undefined,
-  canary: false,
+  canary: undefined,
   problems: [],
 }
 
@@ -109,6 +121,7 @@ interface Piece {
 }
 interface PieceRule {
   readonly host: string
+  readonly canary: Canary | undefined
   readonly routes: readonly Route[]
 }
 
@@ -279,9 +292,11 @@ export class Compiler {
         timeouts: settings.timeouts,
         maxBody: settings.maxBody,
         retries: settings.retries,
+        ...(host === '' || host === declared ? {} : { declared }),
       }
     }
 
+    let declared = ''
     const rules: PieceRule[] = []
     const hasRules = (spec.rules?.length ?? 0) > 0
     const fallback = spec.defaultBackend === undefined ? undefined : routeTo(spec.defaultBackend, '', '/', 'prefix', 'defaultBackend')
@@ -291,6 +306,7 @@ export class Compiler {
         problem('InvalidHost', `rule ${i}: "${rule.host}" is no host name`)
         continue
       }
+      declared = host
       const names = host === '' ? [''] : [host, ...settings.aliases.filter((a) => a !== host)]
       for (const name of names) {
         const routes: Route[] = []
@@ -309,7 +325,7 @@ export class Compiler {
           const route = routeTo(p.backend, name, path, kind, where)
           if (route !== undefined) routes.push(route)
         }
-        rules.push({ host: name, routes })
+        rules.push({ host: name, canary: settings.canary, routes })
       }
     }
 
@@ -405,17 +421,50 @@ function byAge(a: Ingress, b: Ingress): number {
 /** One host's routes out of the rules of several Ingresses, oldest first. */
 function merge(host: string, parts: readonly PieceRule[], owners: readonly Ingress[], fallback: Route | undefined, problems: Problem[]): HostRoutes {
   const taken = new Map<string, Route>()
+  // A host that only an alias names yields to any rule that has it, without a word.
+  for (const alias of [false, true]) {
+    parts.forEach((part, i) => {
+      if (part.canary !== undefined) return
+      for (const route of part.routes) {
+        if ((route.declared !== undefined) !== alias) continue
+        const key = `${route.kind} ${route.path}`
+        const first = taken.get(key)
+        if (first === undefined) taken.set(key, route)
+        else if (!alias && (first.owner !== route.owner || first.upstream !== route.upstream)) {
+          problems.push({ ingress: owners[i]!, reason: 'Conflict', message: `${host === '' ? 'any host' : host}${route.path} is already served for ${first.owner === route.owner ? 'an earlier rule' : `the older Ingress ${first.owner}`}` })
+        }
+      }
+    })
+  }
+  const had = new Set<string>()
   parts.forEach((part, i) => {
+    if (part.canary === undefined) return
     for (const route of part.routes) {
       const key = `${route.kind} ${route.path}`
-      const first = taken.get(key)
-      if (first === undefined) taken.set(key, route)
-      else if (first.owner !== route.owner || first.upstream !== route.upstream) {
-        problems.push({ ingress: owners[i]!, reason: 'Conflict', message: `${host === '' ? 'any host' : host}${route.path} is already served for ${first.owner === route.owner ? 'an earlier rule' : `the older Ingress ${first.owner}`}` })
+      const main = taken.get(key)
+      if (main === undefined) problems.push({ ingress: owners[i]!, reason: 'CanaryAlone', message: `${host}${route.path}: no other Ingress has this host and path, a canary alone gets nothing` })
+      else if (had.has(key)) problems.push({ ingress: owners[i]!, reason: 'Conflict', message: `${host}${route.path} has a canary already` })
+      else {
+        had.add(key)
+        taken.set(key, withCanary(main, route, part.canary))
       }
     }
   })
   return { host, routes: [...taken.values()].sort(routeOrder), fallback }
+}
+
+const canaries = new WeakMap<Route, { readonly canary: Route; readonly made: Route }>()
+
+/** The main route with the step that sends a share elsewhere; the same for the same two. */
+function withCanary(main: Route, canary: Route, how: Canary): Route {
+  const before = canaries.get(main)
+  if (before?.canary === canary) return before.made
+  // It is decided before affinity and what else looks at the endpoints.
+  const at = main.policies.findIndex((p) => p.use === 'affinity' || p.use === 'upstream' || p.use === 'rewrite')
+  const policy = { use: 'canary', ...how, upstream: canary.upstream }
+  const made: Route = { ...main, policies: at < 0 ? [...main.policies, policy] : [...main.policies.slice(0, at), policy, ...main.policies.slice(at)] }
+  canaries.set(main, { canary, made })
+  return made
 }
 
 /** Remembers which keys were looked at. */
@@ -476,7 +525,8 @@ function pathOf(path: string, regex: boolean): string | undefined {
   }
   if (regex) {
     try {
-      return new RegExp(path) instanceof RegExp ? path : undefined
+      regexOf(path)
+      return path
     } catch {
       return undefined
     }

@@ -1,3 +1,4 @@
+import { lookup } from 'node:dns/promises'
 import { openSync } from 'node:fs'
 import { chooseDriver, socketsFlag } from '../lib/sockets/choose.ts'
 import type { Address, Descriptor, Listening } from '../lib/sockets/seam.ts'
@@ -9,6 +10,7 @@ import { listenStatus } from '../lib/status.ts'
 import { loadCredentials } from '../kube/credentials.ts'
 import { connect } from '../kube/client.ts'
 import { AccessLog, accessLogFormats, type AccessLogFormat } from './accesslog.ts'
+import { middleware, settingsOf } from './annotations/list.ts'
 import { Compiler, controllerName, type Compiled } from './compile.ts'
 import { Server, type Frontend } from './http1/server.ts'
 import { certificateFor } from './match.ts'
@@ -58,6 +60,8 @@ export const command = makeCommand({
       const server: Server = new Server({
         driver,
         logsAgents: accessLog !== undefined,
+        middleware,
+        resolve: async (host) => (await lookup(host)).address,
         finished: (x) => {
           stats.finished(x)
           accessLog?.write(x)
@@ -73,6 +77,7 @@ export const command = makeCommand({
         classes: values.class,
         defaultBackend: values['default-backend-service'],
         defaultCertificate: values['default-ssl-certificate'],
+        settings: settingsOf,
       })
       let ready = false
       let last: Compiled | undefined

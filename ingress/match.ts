@@ -1,3 +1,4 @@
+import { compileRegex, type Regex } from './regex.ts'
 import type { Certificate, Certificates, HostRoutes, Route, RouteTable } from './table.ts'
 
 /** The routes of `host` (lower case, no port): exact before wildcard before any. */
@@ -40,14 +41,14 @@ export function prefixes(prefix: string, path: string): boolean {
   return path.startsWith(prefix) && (path.length === n || path.charCodeAt(n) === 47)
 }
 
-const compiled = new Map<string, RegExp>()
+const compiled = new Map<string, Regex>()
 
-/** A rule's regular expression as ingress-nginx reads it: a prefix, in any letter case. */
-export function regexOf(path: string): RegExp {
+/** A rule's regular expression as ingress-nginx reads it: from the beginning of the path, in any letter case, what follows is free. */
+export function regexOf(path: string): Regex {
   let found = compiled.get(path)
   if (found === undefined) {
     if (compiled.size > 10_000) compiled.clear()
-    compiled.set(path, (found = new RegExp(`^${path}`, 'i')))
+    compiled.set(path, (found = compileRegex(path, { ignoreCase: true })))
   }
   return found
 }

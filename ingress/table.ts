@@ -61,6 +61,8 @@ export interface Route {
   readonly host: string
   readonly path: string
   readonly kind: 'exact' | 'prefix' | 'regex'
+  /** The host of the rule, where `host` is only another name for it. */
+  readonly declared?: string
   /** What made it, for people: `namespace/name` of the object. */
   readonly owner: string
   readonly service: string

@@ -1,4 +1,4 @@
-import type { Protocol, Wire } from '../../lib/sockets/seam.ts'
+import type { Protocol, TlsInfo, Wire } from '../../lib/sockets/seam.ts'
 import { match } from '../match.ts'
 import type { Endpoint, Route, RouteTable, Upstream } from '../table.ts'
 import { Body, CHUNKED, LENGTH, NONE, UNTIL_CLOSE } from './body.ts'
@@ -92,6 +92,9 @@ export class ClientConn implements Protocol, Exchange {
   upstreamHost: string | undefined
   upstream!: Upstream
   endpoint: Endpoint | undefined
+  sticky: Endpoint | undefined
+  asked: Endpoint | undefined
+  hashText: string | undefined
   #requestLines = ''
   #requestDrops: string[] | undefined
   #responseLines = ''
@@ -115,6 +118,9 @@ export class ClientConn implements Protocol, Exchange {
   }
   get port(): number {
     return this.wire.local.port
+  }
+  get tls(): TlsInfo | undefined {
+    return this.wire.tls
   }
   get now(): number {
     return this.#server.driver.now
@@ -307,6 +313,9 @@ export class ClientConn implements Protocol, Exchange {
     this.target = undefined
     this.upstreamHost = undefined
     this.endpoint = undefined
+    this.sticky = undefined
+    this.asked = undefined
+    this.hashText = undefined
     this.#requestLines = ''
     this.#requestDrops = undefined
     this.#responseLines = ''
@@ -522,6 +531,7 @@ export class ClientConn implements Protocol, Exchange {
     const server = this.#server
     this.tries++
     this.lastEndpoint = pool.key
+    this.asked = pool.endpoint
     if (!this.#tried.includes(pool)) this.#tried.push(pool)
     const up = server.connection(pool, this.method, this.route.timeouts.connect)
     up.begin(this, server.driver.now)

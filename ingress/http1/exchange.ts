@@ -1,3 +1,4 @@
+import type { TlsInfo } from '../../lib/sockets/seam.ts'
 import type { Endpoint, Policy, Route, Upstream } from '../table.ts'
 
 /** What the server says by itself instead of forwarding. */
@@ -26,6 +27,7 @@ export interface Exchange {
   /** The client's address: the peer's, or what a trusted proxy in front said. */
   readonly client: string
   readonly port: number
+  readonly tls: TlsInfo | undefined
   readonly now: number
   /** Request fields; only until the step returns, also when it returns a promise. */
   header(name: string): string | undefined
@@ -38,6 +40,10 @@ export interface Exchange {
   upstream: Upstream
   /** Taken if it is among the upstream's endpoints. */
   endpoint: Endpoint | undefined
+  /** The endpoint this client is bound to, if any. */
+  sticky: Endpoint | undefined
+  /** The endpoint that was asked last. */
+  readonly asked: Endpoint | undefined
   dropRequest(name: string): void
   addRequest(name: string, value: string): void
   dropResponse(name: string): void
@@ -57,8 +63,6 @@ export interface Step {
   request?(x: Exchange): Answer | undefined | Promise<Answer | undefined>
   /** Before the head of the endpoint's answer is passed on. Returning an answer replaces it. */
   response?(x: Exchange, response: ResponseView): Answer | undefined
-  /** When the endpoint to be asked is known. */
-  chosen?(x: Exchange, endpoint: Endpoint): void
 }
 
 /** Makes steps of policies; one for each name in `Policy.use`. */
@@ -68,6 +72,8 @@ export type Middleware = (policy: Policy, tools: Tools) => Step
 export interface Tools {
   readonly now: () => number
   readonly random: () => number
+  /** State that outlives tables, made at the first call. */
+  shared<T>(key: string, make: () => T): T
   /** One request to `url` by the server itself; for external authorisation and the like. */
   ask(request: { readonly url: string; readonly method: string; readonly headers: readonly (readonly [string, string])[]; readonly timeout: number }): Promise<Asked>
 }

@@ -1,6 +1,7 @@
 import type { Address, Descriptor, Driver, Listening, ListenOptions } from '../../lib/sockets/seam.ts'
 import { randomFillSync } from 'node:crypto'
-import type { Policy, Route, RouteTable, Upstream, UpstreamTls } from '../table.ts'
+import type { HashPart, Policy, Route, RouteTable, Upstream, UpstreamTls } from '../table.ts'
+import { ask } from './ask.ts'
 import { ClientConn } from './client.ts'
 import type { Asked, Middleware, Step, Tools } from './exchange.ts'
 import { defaultHeadLimits, Head, type HeadLimits } from './head.ts'
@@ -38,6 +39,8 @@ export interface ServerOptions {
   /** What should not have happened. */
   readonly failed?: (what: string, error: unknown) => void
   readonly random?: () => number
+  /** An address of a host name; without it only addresses can be asked. */
+  readonly resolve?: (host: string) => Promise<string>
   /** Keeps user agent and referer for the log. */
   readonly logsAgents?: boolean
 }
@@ -165,14 +168,24 @@ export class Server implements UpstreamHost {
     }
   }
 
+  readonly #shared = new Map<string, unknown>()
   readonly #tools: Tools = {
     now: () => this.driver.now,
     random: () => this.#random(),
+    shared: <T>(key: string, make: () => T): T => {
+      let found = this.#shared.get(key) as T | undefined
+      if (found === undefined) this.#shared.set(key, (found = make()))
+      return found
+    },
     ask: (request) => this.#ask(request),
   }
 
-  async #ask(_request: Parameters<Tools['ask']>[0]): Promise<Asked> {
-    throw new Error('not available')
+  async #ask(request: Parameters<Tools['ask']>[0]): Promise<Asked> {
+    const { hostname } = new URL(request.url)
+    const bare = hostname.replace(/^\[|\]$/g, '')
+    const address = /^[\d.]+$|:/.test(bare) ? bare : await this.#options.resolve?.(bare)
+    if (address === undefined) throw new Error(`${bare} cannot be resolved`)
+    return ask(this.driver, address, request)
   }
 
   /** The pool to ask for `x`; one that has not been tried, as long as there is one. */
@@ -190,6 +203,21 @@ export class Server implements UpstreamHost {
       const pool = this.#poolOf(upstream, endpoints[0]!)
       return tried.includes(pool) ? undefined : pool
     }
+    switch (upstream.balance?.kind) {
+      case 'hash':
+        return this.#byHash(upstream, (x.hashText ??= hashText(upstream.balance.of, x)), tried)
+      case 'leastConnections':
+      case 'ewma':
+        return this.#betterOfTwo(upstream, tried, upstream.balance.kind === 'ewma')
+      default:
+        return this.#inTurn(upstream, tried)
+    }
+  }
+
+  #inTurn(upstream: Upstream, tried: readonly Pool[]): Pool | undefined {
+    const { endpoints } = upstream
+    const n = endpoints.length
+    const now = this.driver.now
     const start = this.#turns.get(upstream.name) ?? Math.floor(this.#random() * n)
     this.#turns.set(upstream.name, (start + 1) % 1_000_003)
     let second: Pool | undefined
@@ -200,6 +228,38 @@ export class Server implements UpstreamHost {
       second ??= pool
     }
     return second
+  }
+
+  /** Two at random, the one with less to do (Mitzenmacher's power of two choices); by EWMA: less to do times slower. */
+  #betterOfTwo(upstream: Upstream, tried: readonly Pool[], ewma: boolean): Pool | undefined {
+    const now = this.driver.now
+    let pools = upstream.endpoints.map((e) => this.#poolOf(upstream, e)).filter((p) => !tried.includes(p))
+    const well = pools.filter((p) => p.ejectedUntil <= now)
+    if (well.length > 0) pools = well
+    if (pools.length <= 1) return pools[0]
+    const i = Math.floor(this.#random() * pools.length)
+    const k = (i + 1 + Math.floor(this.#random() * (pools.length - 1))) % pools.length
+    const [a, b] = [pools[i]!, pools[k]!]
+    // What is never asked never gets better: a figure fades with ten seconds' half-life.
+    const cost = (p: Pool): number => (ewma ? (1 + p.ewma * 2 ** (-(now - p.touched) / 10_000)) * (p.active + 1) : p.active)
+    return cost(b) < cost(a) ? b : a
+  }
+
+  /** The endpoint with the highest hash of itself and the text (rendezvous): when one goes, only its share moves. */
+  #byHash(upstream: Upstream, text: string, tried: readonly Pool[]): Pool | undefined {
+    const now = this.driver.now
+    let best: Pool | undefined
+    let top = -1
+    for (const e of upstream.endpoints) {
+      const pool = this.#poolOf(upstream, e)
+      if (tried.includes(pool) || pool.ejectedUntil > now) continue
+      const h = mix(hash(e.key, hash(text, 0x811c9dc5)))
+      if (h > top) {
+        top = h
+        best = pool
+      }
+    }
+    return best ?? this.#inTurn(upstream, tried)
   }
 
   #poolOf(upstream: Upstream, endpoint: { readonly key: string; readonly address: string; readonly port: number }): Pool {
@@ -225,6 +285,7 @@ export class Server implements UpstreamHost {
   heard(pool: Pool, ms: number): void {
     pool.failures = 0
     pool.ejectedUntil = 0
+    pool.touched = this.driver.now
     pool.ewma = pool.ewma === 0 ? ms : pool.ewma * 0.9 + ms * 0.1
   }
 
@@ -296,6 +357,35 @@ export class Server implements UpstreamHost {
     for (const c of this.clients) c.wire.abort()
     for (const c of this.upstreams) c.discard()
   }
+}
+
+function hash(text: string, seed: number): number {
+  let h = seed
+  for (let i = 0; i < text.length; i++) h = Math.imul(h ^ text.charCodeAt(i), 0x01000193)
+  return h >>> 0
+}
+
+function mix(h: number): number {
+  let x = h
+  x = Math.imul(x ^ (x >>> 16), 0x85ebca6b)
+  x = Math.imul(x ^ (x >>> 13), 0xc2b2ae35)
+  return (x ^ (x >>> 16)) >>> 0
+}
+
+/** The text that decides the endpoint. */
+function hashText(of: readonly HashPart[], x: ClientConn): string {
+  let out = ''
+  for (const part of of) {
+    if (part.kind === 'text') out += part.text
+    else if (part.kind === 'client') out += x.client
+    else if (part.kind === 'host') out += x.host
+    else if (part.kind === 'path') out += x.path
+    else if (part.kind === 'uri') out += x.path + x.query
+    else if (part.kind === 'header') out += x.header(part.name) ?? ''
+    else if (part.kind === 'cookie') out += x.cookie(part.name) ?? ''
+    else if (part.kind === 'argument') out += new URLSearchParams(x.query).get(part.name) ?? ''
+  }
+  return out
 }
 
 const tlsKeys = new WeakMap<UpstreamTls, Map<string, string>>()

@@ -1,0 +1,55 @@
+import { contains, ipBytes, network, type Network } from '../../lib/ip.ts'
+import type { Step } from '../http1/exchange.ts'
+import type { Annotations, Feature } from './feature.ts'
+import { acme } from './redirect.ts'
+
+interface Access {
+  readonly use: 'access'
+  /** Networks as text; undefined: everybody. */
+  readonly allow: readonly string[] | undefined
+  readonly deny: readonly string[]
+}
+
+/** Who may come, by address. */
+export const access: Feature = {
+  name: 'access',
+  keys: {
+    'whitelist-source-range': { help: 'networks that may ask; 403 for others' },
+    'allowlist-source-range': { help: 'networks that may ask; 403 for others' },
+    'denylist-source-range': { help: 'networks that may not ask; 403' },
+  },
+  read(a) {
+    const allow = networks(a, a.has('allowlist-source-range') ? 'allowlist-source-range' : 'whitelist-source-range')
+    const deny = networks(a, 'denylist-source-range')
+    if (allow === undefined && deny === undefined) return undefined
+    return { use: 'access', allow, deny: deny ?? [] } satisfies Access
+  },
+  step(policy: Access): Step {
+    const allow = policy.allow?.map(toNetwork)
+    const deny = policy.deny.map(toNetwork)
+    return {
+      request(x) {
+        if (x.path.startsWith(acme)) return undefined
+        const bytes = ipBytes(x.client, { lenient: true })
+        const inside = (list: readonly Network[]): boolean => bytes !== undefined && list.some((n) => contains(n, bytes))
+        if (inside(deny)) return { status: 403, reason: 'address is denied' }
+        if (allow !== undefined && !inside(allow)) return { status: 403, reason: 'address is not allowed' }
+        return undefined
+      },
+    }
+  },
+}
+
+function networks(a: Annotations, key: string): readonly string[] | undefined {
+  const list = a.list(key)
+  if (list === undefined) return undefined
+  const out: string[] = []
+  for (const text of list) {
+    const full = text.includes('/') ? text : `${text}/${text.includes(':') ? 128 : 32}`
+    if (network(full) === undefined) a.refuse(key, `"${text}" is no network`)
+    else out.push(full)
+  }
+  return out
+}
+
+const toNetwork = (text: string): Network => network(text)!
