@@ -18,6 +18,7 @@ import { Compiler, type Compiled, type ServiceCidrObject } from './compile.ts'
 import { Health } from './health.ts'
 import { measures, type Measures } from './measure.ts'
 import { flags, proxyOptions, type ProxyOptions } from './options.ts'
+import { deleteStale } from './stale.ts'
 
 const serviceCidrs = resource<ServiceCidrObject & KubeObject>('networking.k8s.io/v1', 'servicecidrs', 'ServiceCIDR', false)
 /** Slices and Services that another proxy serves, or nobody, need not be sent to us at all. */
@@ -224,6 +225,8 @@ class Proxy {
       const compiled = this.#compiler.compile()
       const { refused } = await this.#backend.apply(compiled.table, signal)
       this.#tell([...compiled.refused, ...refused])
+      // After the rules: a datagram in between would be tracked towards the dead endpoint again.
+      await this.#forgetStale(this.#applied, compiled)
       this.#applied = compiled
       m.fronts.set(compiled.table.fronts.size)
       m.refused.set(compiled.refused.length + refused.length)
@@ -235,6 +238,18 @@ class Proxy {
     m.syncDuration.observe((performance.now() - began) / 1000)
     m.lastSync.set(Date.now() / 1000)
     for (const t of triggers) m.programming.observe((Date.now() - t) / 1000)
+  }
+
+  async #forgetStale(before: Compiled | undefined, now: Compiled): Promise<void> {
+    // There datagrams end at our own sockets, which choose again by themselves.
+    if (this.#options.mode === 'userspace') return
+    try {
+      const own = new Set(ownAddresses())
+      const deleted = await deleteStale(this.#tools.kernel, before?.table, now.table, (address) => own.has(address))
+      if (deleted > 0) this.measures.conntrackDeleted.add(deleted)
+    } catch (error) {
+      this.#log.warn('could not delete tracked connections of endpoints that are gone', { error: explainError(error) })
+    }
   }
 
   /** Says each refusal once. */
