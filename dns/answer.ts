@@ -50,6 +50,8 @@ export interface Handler {
   readonly name: string
   readonly manner: 'folds' | 'counts' | 'asks'
   answer(query: Query, next: (query?: Query) => Promise<Answer>): Promise<Answer>
+  /** Of a handler that folds: the names whose answers it makes or changes; all that it does not name goes through it unchanged. None if left out. */
+  touches?(): readonly Name[] | 'all'
 }
 
 const none: readonly Rec[] = []

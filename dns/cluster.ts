@@ -26,7 +26,7 @@ export interface ClusterOptions {
   /** Runs `f` soon, after other work that waits. */
   readonly soon?: (f: () => void) => void
   /** Told after names changed. */
-  readonly changed?: (zone: ClusterZone, names: readonly Name[]) => void
+  readonly changed?: (zone: ClusterZone, names: readonly Name[], source: string) => void
   readonly now?: () => number
 }
 
@@ -165,7 +165,7 @@ export class Cluster {
 
   #apply(zone: ClusterZone, source: string, entries: Parameters<RecordTable['put']>[1]): void {
     const names = zone.table.put(source, entries)
-    if (names.length > 0) this.#options.changed?.(zone, names)
+    if (names.length > 0) this.#options.changed?.(zone, names, source)
   }
 
   /** Changes what the server's own name stands for. */

@@ -16,9 +16,11 @@ import { configure, defaultCorefile, type Configuration, type ListenPlan } from 
 import { findFiles, readText } from './files.ts'
 import { meters, type Environment } from './handlers/plugin.ts'
 import { keepTable } from './kept.ts'
-import { observer } from './observe.ts'
+import { foldCounters, observer } from './observe.ts'
+import { Packer } from './packer.ts'
+import type { Resolver } from './resolve.ts'
 import { register, type Registration } from './registration.ts'
-import { serveDatagrams, serveStreams, type Serving } from './serve.ts'
+import { serveDatagrams, serveStreams, type FastPath, type Serving } from './serve.ts'
 import { Server } from './server.ts'
 import { mirrorInto } from './sources.ts'
 
@@ -142,18 +144,36 @@ async function run(options: Options): Promise<void> {
     pods: wantsPods,
     seen: (kind, key) => {
       kept?.changed()
+      // What is missing is denied from now on.
+      if (key === '') for (const { packer } of packers.values()) packer?.refresh()
       if (kind === 'slice' && registration !== undefined && key === `kube-system/${registration.name}`) registration.ring()
     },
   })
   addPods = sources.addPods
 
+  // Listeners of equal sites share one table of compiled answers.
+  const packers = new Map<string, { readonly packer: Packer | undefined }>()
+  cluster.onChanged = (zone, changed, source) => {
+    for (const { packer } of packers.values()) packer?.changed(zone, changed, source)
+  }
   const servers: Server[] = []
   const open: Serving[] = []
   for (const plan of configuration.listeners) {
     const label = `${plan.scheme}://${plan.host.includes(':') ? `[${plan.host}]` : plan.host}:${plan.port}`
     const server = new Server(plan.sites, log, observer(counters, label))
     servers.push(server)
-    open.push(...(await listenOn(plan, server, driver, log, closers)))
+    const key = plan.sites.map((s) => s.text).join(' ')
+    let shared = packers.get(key)
+    if (shared === undefined) packers.set(key, (shared = { packer: Packer.of(plan.sites) }))
+    const { packer } = shared
+    const resolver = (proto: 'udp' | 'tcp'): Resolver | undefined => {
+      const made = packer?.resolver()
+      if (made === undefined) return undefined
+      made.family = plan.host.includes(':') ? 1 : 0
+      registry.onScrape(foldCounters(counters, label, plan.sites, proto, () => [made.counters]))
+      return made
+    }
+    open.push(...(await listenOn(plan, server, driver, { udp: resolver('udp'), tcp: resolver('tcp') }, log, closers)))
   }
   serving = true
   const first = open[0]!
@@ -188,7 +208,7 @@ async function untilQuiet(servers: readonly Server[], lameduck: number): Promise
   }
 }
 
-async function listenOn(plan: ListenPlan, server: Server, driver: Driver, log: Log, closers: Closers): Promise<Serving[]> {
+async function listenOn(plan: ListenPlan, server: Server, driver: Driver, fast: { readonly udp: FastPath | undefined; readonly tcp: FastPath | undefined }, log: Log, closers: Closers): Promise<Serving[]> {
   const failed = (error: Error): void => log.error('listener failed', { listen: addressText(plan), error: explainError(error) })
   const out: Serving[] = []
   try {
@@ -198,11 +218,11 @@ async function listenOn(plan: ListenPlan, server: Server, driver: Driver, log: L
       const tls: TlsServer = { identity: () => ({ cert, key }), alpn: ['dot'] }
       out.push(await serveStreams(driver, plan, server, { tls, limits: idle, failed }))
     } else {
-      const datagrams = await serveDatagrams(driver, plan, server, { failed })
+      const datagrams = await serveDatagrams(driver, plan, server, { failed, fast: fast.udp })
       out.push(datagrams)
       closers.add('datagrams', () => datagrams.close())
       // Port 0 draws one; both transports share it.
-      out.push(await serveStreams(driver, { host: plan.host, port: datagrams.port }, server, { limits: idle, failed }))
+      out.push(await serveStreams(driver, { host: plan.host, port: datagrams.port }, server, { limits: idle, failed, fast: fast.tcp }))
     }
     for (const s of out) closers.add('listener', () => s.close())
     return out

@@ -3,8 +3,8 @@ import type { Metrics } from '../../lib/metrics.ts'
 import type { Driver } from '../../lib/sockets/seam.ts'
 import type { Handler } from '../answer.ts'
 import type { Cluster } from '../cluster.ts'
-import { CorefileError, type Line } from '../corefile.ts'
-import type { Name } from '../wire/name.ts'
+import { CorefileError, zonesOf, type Line } from '../corefile.ts'
+import { root, type Name } from '../wire/name.ts'
 
 /** A directive of a Corefile: a folder here and a line in `list.ts`. */
 export interface Plugin {
@@ -105,4 +105,9 @@ export function listenAddress(line: Line, port: number): { readonly host: string
   const m = /^(?:\[([^\]]*)\]|([^:]*)):(\d{1,5})$/.exec(text)
   if (m === null || Number(m[3]) > 65_535) throw new CorefileError(line, `${line.name}: expected ADDRESS:PORT, got "${text}"`)
   return { host: m[1] ?? m[2] ?? '', port: Number(m[3]) }
+}
+
+/** `fallthrough`: every name that is not here goes on to the next handler; `fallthrough ZONE…`: those in the zones. */
+export function fallthroughOf(line: Line): readonly Name[] {
+  return line.args.length === 0 ? [root] : line.args.flatMap((arg) => zonesOf(arg, line))
 }

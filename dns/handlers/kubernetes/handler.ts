@@ -7,8 +7,8 @@ import { labelsBefore, nameEnd, within, type Name } from '../../wire/name.ts'
 import type { Rec } from '../../wire/message.ts'
 import { Class, Rcode, Type } from '../../wire/types.ts'
 
-/** Which names that do not exist here go on to the next handler. */
-export type Fallthrough = (name: Name) => boolean
+/** Zones whose names that do not exist here go on to the next handler. */
+export type Fallthrough = readonly Name[]
 
 /** Most CNAMEs in a row. */
 const longestChain = 10
@@ -37,6 +37,11 @@ export class KubernetesHandler implements Handler {
     this.zones = [...zone.settings.zones, ...zone.settings.reverse].toSorted((a, b) => b.length - a.length)
   }
 
+  /** Whether a name that does not exist goes on. */
+  falls(name: Name): boolean {
+    return this.fallthrough.some((zone) => within(name, zone))
+  }
+
   /** The zone of ours that a name lies in. */
   zoneOf(name: Name): Name | undefined {
     return this.zones.find((zone) => within(name, zone))
@@ -49,14 +54,14 @@ export class KubernetesHandler implements Handler {
     if (found.kind === 'nxdomain') {
       // Until everything was read once, nobody can say what does not exist.
       if (!this.cluster.complete) return bare(Rcode.SERVFAIL, this.name, 'the objects of the cluster have not been read yet', [this.soa(apex)])
-      if (this.fallthrough(query.name)) return next()
+      if (this.falls(query.name)) return next()
     }
     if (found.kind === 'alias') return this.#follow(query, apex, found)
-    return this.finish(query.name, query.type, apex, found)
+    return this.finish(query.name, apex, found)
   }
 
   /** The answer that needs nobody else: what is compiled for the hot path too. */
-  finish(name: Name, type: number, apex: Name, found: Exclude<Finding, { kind: 'alias' }>): Answer {
+  finish(name: Name, apex: Name, found: Exclude<Finding, { kind: 'alias' }>): Answer {
     switch (found.kind) {
       case 'records':
         return { rcode: Rcode.NOERROR, authoritative: true, answers: this.records(name, found.set), authority: [], additional: this.#additional(found.set), by: this.name, why: found.why }
@@ -74,7 +79,7 @@ export class KubernetesHandler implements Handler {
     if (node === undefined) return { kind: 'nxdomain', why: 'no such name' }
     if (name === apex && type === Type.SOA) return { kind: 'records', set: { type: Type.SOA, ttl: settings.ttl, data: [this.soa(apex).data] }, why: 'apex of the zone' }
     // Reverse zones are shared with others: what only stands between our names is not ours.
-    if (node.sets.length === 0 && name !== apex && isReverse(apex) && this.fallthrough(name)) return { kind: 'nxdomain', why: 'no such address' }
+    if (node.sets.length === 0 && name !== apex && isReverse(apex) && this.falls(name)) return { kind: 'nxdomain', why: 'no such address' }
     const set = setOf(node, type)
     if (set !== undefined) return { kind: 'records', set, why: 'exists' }
     const alias = setOf(node, Type.CNAME)

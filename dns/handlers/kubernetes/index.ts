@@ -1,9 +1,8 @@
 import { matchesLabels, parseLabelSelector, SelectorError } from '../../../kube/selectors.ts'
 import { isReverse, type ZoneSettings } from '../../compile.ts'
 import { CorefileError, zonesOf, type Line } from '../../corefile.ts'
-import { within, type Name } from '../../wire/name.ts'
-import { unknown, wholeNumber, type Place, type Plugin } from '../plugin.ts'
-import { KubernetesHandler } from './handler.ts'
+import { fallthroughOf, unknown, wholeNumber, type Place, type Plugin } from '../plugin.ts'
+import { KubernetesHandler, type Fallthrough } from './handler.ts'
 
 /** Services and Pods under their names. */
 export const kubernetes: Plugin = {
@@ -23,7 +22,7 @@ function build(line: Line, place: Place): KubernetesHandler {
   let namespaces: ReadonlySet<string> | undefined
   let labels: ReturnType<typeof parseLabelSelector> | undefined
   let namespaceLabels: ReturnType<typeof parseLabelSelector> | undefined
-  let fall: Fall = () => false
+  let fall: Fallthrough = []
   for (const option of line.block) {
     const [first, ...more] = option.args
     switch (option.name) {
@@ -56,7 +55,7 @@ function build(line: Line, place: Place): KubernetesHandler {
         noEndpoints = true
         break
       case 'fallthrough':
-        fall = fallthroughTo(option)
+        fall = fallthroughOf(option)
         break
       // How the API is reached is decided once for the process, before any zone is there.
       case 'endpoint':
@@ -91,15 +90,6 @@ function build(line: Line, place: Place): KubernetesHandler {
   const zone = cluster.addZone(settings)
   place.closing(() => cluster.removeZone(zone))
   return new KubernetesHandler(cluster, zone, fall)
-}
-
-type Fall = (name: Name) => boolean
-
-/** `fallthrough`: every name that is not here goes on; `fallthrough ZONE…`: those in the zones. */
-export function fallthroughTo(line: Line): Fall {
-  if (line.args.length === 0) return () => true
-  const zones = line.args.flatMap((arg) => zonesOf(arg, line))
-  return (name) => zones.some((zone) => within(name, zone))
 }
 
 function selector(line: Line): ReturnType<typeof parseLabelSelector> {
