@@ -364,14 +364,95 @@ export async function elements(netlink: Netlink, family: IpFamily, table: string
   return found
 }
 
+/** How many elements there are, and a sum over all of them that does not depend on their order. */
+export class Digest {
+  count = 0
+  #a = 0
+  #b = 0
+
+  /** `value`: octets, or the chain a verdict leads to, or nothing. */
+  add(key: Uint8Array, value: Uint8Array | string): void {
+    let a = 0x811c9dc5
+    let b = 0x9e3779b9
+    for (let i = 0; i < key.length; i++) {
+      a = Math.imul(a ^ key[i]!, 0x0100_0193)
+      b = Math.imul(b ^ key[i]!, 0x85eb_ca6b) ^ (b >>> 13)
+    }
+    for (let i = 0; i < value.length; i++) {
+      const c = typeof value === 'string' ? value.codePointAt(i)! : value[i]!
+      a = Math.imul(a ^ c, 0x0100_0193)
+      b = Math.imul(b ^ c, 0x85eb_ca6b) ^ (b >>> 13)
+    }
+    this.count++
+    this.#a = (this.#a + a) | 0
+    this.#b = (this.#b + b) | 0
+  }
+
+  equals(other: Digest): boolean {
+    return this.count === other.count && this.#a === other.#a && this.#b === other.#b
+  }
+}
+
+/** The digest of a set's or map's elements. */
+export async function digest(netlink: Netlink, family: IpFamily, table: string, set: string): Promise<Digest> {
+  const sum = new Digest()
+  const word = (b: Uint8Array, at: number): number => b[at]! | (b[at + 1]! << 8)
+  for (const answer of await request(netlink, MSG.GETSETELEM, family, (w) => void w.text(1, table).text(2, set))) {
+    // Walked by hand: there may be a million of them. Header, nfgenmsg, then attributes.
+    const b = answer
+    for (let at = 20; at + 4 <= b.length; at += (word(b, at) + 3) & ~3) {
+      if ((word(b, at + 2) & 0x3fff) !== 3) continue
+      const end = at + word(b, at)
+      for (let e = at + 4; e + 4 <= end; e += (word(b, e) + 3) & ~3) {
+        let key: Uint8Array = none
+        let value: Uint8Array | string = ''
+        for (let p = e + 4; p + 4 <= e + word(b, e); p += (word(b, p) + 3) & ~3) {
+          const type = word(b, p + 2) & 0x3fff
+          if (type === 1) key = b.subarray(p + 8, p + 4 + word(b, p + 4))
+          else if (type === 2 && (word(b, p + 6) & 0x3fff) === 1) value = b.subarray(p + 8, p + 4 + word(b, p + 4))
+          else if (type === 2) value = textOf(attributes(Buffer.from(b.buffer, b.byteOffset + p + 8, word(b, p + 4) - 4)).get(2))
+        }
+        sum.add(key, value)
+      }
+    }
+  }
+  return sum
+}
+const none = new Uint8Array(0)
+
+/** Whether a set or map holds all of these keys; cheap, whatever its size. */
+export async function holds(netlink: Netlink, family: IpFamily, table: string, set: string, keys: readonly Uint8Array[]): Promise<boolean> {
+  const w = new Writer(4096)
+  const start = w.message(SUBSYSTEM | MSG.GETSETELEM, F.REQUEST | F.ACK, 1)
+  w.word(family === 4 ? 2 : 10).text(1, table).text(2, set)
+  const list = w.nest(3)
+  for (const key of keys) {
+    const element = w.nest(1)
+    value(w, 1, key)
+    w.unnest(element)
+  }
+  w.unnest(list).end(start)
+  try {
+    await netlink.request(w.written)
+    return true
+  } catch (error) {
+    if ((error as { code?: string }).code === 'ENOENT') return false
+    throw error
+  }
+}
+
 async function dump(netlink: Netlink, kind: number, family: IpFamily, body: (w: Writer) => void): Promise<Map<number, Buffer>[]> {
+  return (await request(netlink, kind, family, body)).flatMap((a) => [...messages(a)].map((m) => attributes(m.body, 4)))
+}
+
+async function request(netlink: Netlink, kind: number, family: IpFamily, body: (w: Writer) => void): Promise<readonly Uint8Array[]> {
   const w = new Writer(128)
   const start = w.message(SUBSYSTEM | kind, F.REQUEST | F.DUMP, 1)
   w.word(family === 4 ? 2 : 10)
   body(w)
   w.end(start)
   try {
-    return (await netlink.request(w.written)).flatMap((a) => [...messages(a)].map((m) => attributes(m.body, 4)))
+    return await netlink.request(w.written)
   } catch (error) {
     // No such table or set: nothing is in it.
     if ((error as { code?: string }).code === 'ENOENT') return []

@@ -1,10 +1,10 @@
 import { explainError, type Log } from '../../lib/log.ts'
 import { familyOf, ipBytes, type Ip, type IpFamily } from '../../lib/ip.ts'
 import type { Kernel, Netlink } from '../../linux/kernel.ts'
-import { chainNames, elements, generation, NftBatch, ruleCounts, setNames } from '../../linux/netlink/nftables.ts'
+import { chainNames, Digest, digest, generation, holds, NftBatch, ruleCounts, setNames } from '../../linux/netlink/nftables.ts'
 import type { Backend } from '../backend.ts'
 import type { Endpoint, NodeFacts, Refused, ServiceTable } from '../table.ts'
-import { endpointData, Shape, slotKey, tableName, type Piece } from './shape.ts'
+import { endpointData, endpointMap, keyOf, Shape, slotKey, tableName, verdictMap, type Piece } from './shape.ts'
 
 /** What this backend works with. */
 export interface NftablesOptions {
@@ -33,6 +33,9 @@ interface Committed {
 
 // Elements of one transaction, in octets, where the kernel takes no long datagram from us (a user namespace without rights over the machine).
 const shortBatch = 96 * 1024
+
+// Services up to which a check compares every element.
+const mostListed = 2000
 
 class NftablesBackend implements Backend {
   readonly name = 'nftables'
@@ -104,50 +107,49 @@ class NftablesBackend implements Backend {
 
   /** A few elements, in one transaction. */
   async #change(family: IpFamily, known: Committed, desired: ServiceTable, refused: Refused[]): Promise<void> {
-    const { shape, made } = known
-    const next: [string, Piece | undefined][] = []
+    const { shape, pieces } = known
+    const changes: { readonly key: string; readonly before: Piece | undefined; readonly after: Piece | undefined }[] = []
     if (known.fronts !== desired.fronts) {
-      for (const [key, piece] of known.pieces) if (desired.fronts.get(key) !== piece.front) next.push([key, this.#piece(shape, key, desired, piece, refused)])
-      for (const [key, front] of desired.fronts) if (front.family === family && !known.pieces.has(key)) next.push([key, this.#piece(shape, key, desired, undefined, refused)])
+      let seen = 0
+      for (const [key, front] of desired.fronts) {
+        const before = pieces.get(key)
+        if (before !== undefined) seen++
+        if (before?.front !== front && front.family === family) changes.push({ key, before, after: this.#piece(shape, key, desired, before, refused) })
+      }
+      if (seen < pieces.size) for (const [key, before] of pieces) if (!desired.fronts.has(key)) changes.push({ key, before, after: undefined })
     }
     const batch = new NftBatch(family, tableName)
-    const wasMade = new Set(made)
-    const hairpin = new Map(known.hairpin)
-    for (const [, piece] of next) if (piece !== undefined) shape.write(piece.chain, made, batch)
-    try {
-      // Out first, then in: one key may do both.
-      const adds: (() => void)[] = []
-      const touched = new Set<Ip>()
-      for (const [key, piece] of next) diffPiece(known.pieces.get(key), piece, batch, adds, hairpin, touched)
-      for (const ip of touched) {
-        const had = known.hairpin.has(ip)
-        if (had && !hairpin.has(ip)) batch.remove('hairpin', twice(ip))
-        else if (!had && hairpin.has(ip)) adds.push(() => void batch.add('hairpin', twice(ip)))
-      }
-      const now = clusterIpsOf(desired, family)
-      if (known.clusterIps !== now) {
-        for (const ip of known.clusterIps) if (!now.has(ip)) batch.remove('addresses', ipBytes(ip)!)
-        for (const ip of now) if (!known.clusterIps.has(ip)) adds.push(() => void batch.add('addresses', ipBytes(ip)!))
-      }
-      for (const add of adds) add()
-      if (batch.empty) {
-        this.#committed.set(family, { ...known, fronts: desired.fronts, clusterIps: now })
-        return
-      }
-      const size = batch.size
-      const before = known.generation === undefined ? undefined : await generation(this.#socket)
-      await batch.send(this.#socket)
-      for (const [key, piece] of next) {
-        if (piece === undefined) known.pieces.delete(key)
-        else known.pieces.set(key, piece)
-      }
-      this.#committed.set(family, { ...known, fronts: desired.fronts, hairpin, clusterIps: now, generation: before !== undefined && before === known.generation ? await this.#generationAfter(before) : undefined })
-      this.#log.debug('elements written', { family, fronts: next.length, bytes: size })
-    } catch (error) {
-      made.clear()
-      for (const name of wasMade) made.add(name)
-      throw error
+    for (const { after } of changes) if (after !== undefined) shape.write(after.chain, known.made, batch)
+    // Out first, then in: one key may do both.
+    const change = new Map<Ip, number>()
+    for (const { before, after } of changes) {
+      remove(before, after, batch)
+      countEndpoints(before, -1, change)
+      countEndpoints(after, 1, change)
     }
+    const met = [...change].filter(([, by]) => by !== 0).map(([ip, by]) => ({ ip, had: known.hairpin.get(ip) ?? 0, has: (known.hairpin.get(ip) ?? 0) + by }))
+    const now = clusterIpsOf(desired, family)
+    for (const { ip, had, has } of met) if (had > 0 && has === 0) batch.remove('hairpin', twice(ip))
+    if (known.clusterIps !== now) for (const ip of known.clusterIps) if (!now.has(ip)) batch.remove('addresses', ipBytes(ip)!)
+    for (const { before, after } of changes) add(before, after, batch)
+    for (const { ip, had, has } of met) if (had === 0 && has > 0) batch.add('hairpin', twice(ip))
+    if (known.clusterIps !== now) for (const ip of now) if (!known.clusterIps.has(ip)) batch.add('addresses', ipBytes(ip)!)
+
+    let latest = known.generation
+    if (!batch.empty) {
+      const before = latest === undefined ? undefined : await generation(this.#socket)
+      await batch.send(this.#socket)
+      latest = before !== undefined && before === known.generation ? await this.#generationAfter(before) : undefined
+    }
+    for (const { key, after } of changes) {
+      if (after === undefined) pieces.delete(key)
+      else pieces.set(key, after)
+    }
+    for (const { ip, has } of met) {
+      if (has === 0) known.hairpin.delete(ip)
+      else known.hairpin.set(ip, has)
+    }
+    this.#committed.set(family, { ...known, fronts: desired.fronts, clusterIps: now, generation: latest })
   }
 
   /** Everything anew in one transaction; affinity's memory stays. Falls back to a table from nothing. */
@@ -171,11 +173,9 @@ class NftablesBackend implements Backend {
         else await this.#empty(family, shape, pieces, batch)
         writeFrame(shape, batch)
         for (const piece of pieces.values()) shape.write(piece.chain, made, batch)
-        const adds: (() => void)[] = []
-        for (const piece of pieces.values()) diffPiece(undefined, piece, batch, adds, hairpin, new Set())
-        // Endpoints before the verdicts that lead to them, should this need several transactions.
-        for (const add of adds) {
-          add()
+        for (const piece of pieces.values()) {
+          add(undefined, piece, batch)
+          countEndpoints(piece, 1, hairpin)
           if (batch.size > this.#limit) await batch.send(this.#socket)
         }
         for (const ip of hairpin.keys()) batch.add('hairpin', twice(ip))
@@ -258,19 +258,36 @@ class NftablesBackend implements Backend {
       if (!chains.has(name)) wrong.push(words(`chain ${name} is gone`))
       else if ((counts.get(name) ?? 0) !== want) wrong.push(words(`chain ${name} has ${counts.get(name) ?? 0} rules, not ${want}`))
     }
-    const want = new Map<string, Map<string, string>>(shape.frameSets().map((s) => [s.name, new Map()]))
-    for (const piece of known.pieces.values()) {
-      want.get(piece.map)!.set(hex(piece.key), `goto ${piece.chain}`)
-      for (const { map, slots } of piece.lists) slots.forEach((e, i) => want.get(map)!.set(hex(slotKey(piece.key, i)), hex(endpointData(e))))
+    // The kernel lists a set in time that grows with the square of its size: of large ones, a sample.
+    if (known.pieces.size > mostListed) {
+      const pieces = [...known.pieces.values()]
+      const sample = Array.from({ length: 100 }, () => pieces[Math.floor(Math.random() * pieces.length)]!)
+      for (const map of ['services', 'ports'] as const) {
+        const keys = sample.filter((p) => verdictMap(p.front) === map).map((p) => keyOf(p.front).slice())
+        if (keys.length > 0 && !(await holds(this.#socket, family, tableName, map, keys))) wrong.push(words(`${map} lacks elements of ours`))
+      }
+      for (const list of [0, 1]) {
+        for (const node of [true, false]) {
+          const some = sample.filter((p) => p.lists[list] !== undefined && 'nodePort' in p.front.at === node)
+          if (some.length > 0 && !(await holds(this.#socket, family, tableName, endpointMap(some[0]!.front, list), some.map((p) => (keyOf(p.front), slotKey(p.front, 0).slice()))))) wrong.push(words(`${endpointMap(some[0]!.front, list)} lacks elements of ours`))
+        }
+      }
+      return wrong
     }
-    for (const ip of known.hairpin.keys()) want.get('hairpin')!.set(hex(twice(ip)), '')
-    for (const ip of known.clusterIps) want.get('addresses')!.set(hex(ipBytes(ip)!), '')
+    const want = new Map(shape.frameSets().map((spec) => [spec.name, new Digest()]))
+    for (const { front, chain, lists } of known.pieces.values()) {
+      want.get(verdictMap(front))!.add(keyOf(front), chain)
+      lists.forEach((slots, list) => {
+        const digest = want.get(endpointMap(front, list))!
+        slots.forEach((e, i) => digest.add(slotKey(front, i), endpointData(e, front.family)))
+      })
+    }
+    for (const ip of known.hairpin.keys()) want.get('hairpin')!.add(twice(ip), '')
+    for (const ip of known.clusterIps) want.get('addresses')!.add(ipBytes(ip)!, '')
     for (const [set, wanted] of want) {
-      const have = await elements(this.#socket, family, tableName, set)
-      let missing = 0
-      for (const [key, data] of wanted) if (have.get(key) !== data) missing++
-      if (missing > 0) wrong.push(words(`${set} lacks ${missing} of ${wanted.size} elements`))
-      if (have.size - (wanted.size - missing) > 0) wrong.push(words(`${set} has ${have.size - (wanted.size - missing)} elements that are not ours`))
+      const have = await digest(this.#socket, family, tableName, set)
+      if (have.count !== wanted.count) wrong.push(words(`${set} has ${have.count} elements, not ${wanted.count}`))
+      else if (!have.equals(wanted)) wrong.push(words(`${set} has other elements than ours`))
     }
     return wrong
   }
@@ -301,36 +318,36 @@ function writeFrame(shape: Shape, batch: NftBatch): void {
   }
 }
 
-/** Writes what must go, and keeps for later what must come, to make `after` of `before`; counts endpoints. */
-function diffPiece(before: Piece | undefined, after: Piece | undefined, batch: NftBatch, adds: (() => void)[], hairpin: Map<Ip, number>, touched: Set<Ip>): void {
-  const lists = new Set([...(before?.lists.map((l) => l.map) ?? []), ...(after?.lists.map((l) => l.map) ?? [])])
-  for (const map of lists) {
-    const old = before?.lists.find((l) => l.map === map)?.slots ?? []
-    const now = after?.lists.find((l) => l.map === map)?.slots ?? []
-    const key = (after ?? before)!.key
-    for (let i = 0; i < Math.max(old.length, now.length); i++) {
-      const was = old[i]
-      const is = now[i]
-      if (was !== undefined && is !== undefined && was.address === is.address && was.port === is.port) continue
-      if (was !== undefined) batch.remove(map, slotKey(key, i))
-      if (is !== undefined) adds.push(() => void batch.add(map, slotKey(key, i), endpointData(is)))
-    }
-  }
-  if (before !== undefined && before.chain !== after?.chain) batch.remove(before.map, before.key)
-  if (after !== undefined && before?.chain !== after.chain) adds.push(() => void batch.add(after.map, after.key, { goto: after.chain }))
-  count(before, -1, hairpin, touched)
-  count(after, 1, hairpin, touched)
+/** Writes the elements that must go, to make `after` of `before`. */
+function remove(before: Piece | undefined, after: Piece | undefined, batch: NftBatch): void {
+  if (before === undefined) return
+  const { front } = before
+  const key = keyOf(front)
+  if (before.chain !== after?.chain) batch.remove(verdictMap(front), key)
+  before.lists.forEach((slots, list) => {
+    const now = after?.lists[list] ?? []
+    const map = endpointMap(front, list)
+    for (let i = 0; i < slots.length; i++) if (!same(slots[i], now[i])) batch.remove(map, slotKey(front, i))
+  })
 }
 
-function count(piece: Piece | undefined, by: 1 | -1, hairpin: Map<Ip, number>, touched: Set<Ip>): void {
-  for (const list of piece?.lists ?? []) {
-    for (const e of new Set<Endpoint>(list.slots)) {
-      touched.add(e.address)
-      const n = (hairpin.get(e.address) ?? 0) + by
-      if (n === 0) hairpin.delete(e.address)
-      else hairpin.set(e.address, n)
-    }
-  }
+/** Writes the elements that must come; endpoints before the verdict that leads to them. */
+function add(before: Piece | undefined, after: Piece | undefined, batch: NftBatch): void {
+  if (after === undefined) return
+  const { front } = after
+  const key = keyOf(front)
+  after.lists.forEach((slots, list) => {
+    const old = before?.lists[list] ?? []
+    const map = endpointMap(front, list)
+    for (let i = 0; i < slots.length; i++) if (!same(slots[i], old[i])) batch.add(map, slotKey(front, i), endpointData(slots[i]!, front.family))
+  })
+  if (before?.chain !== after.chain) batch.add(verdictMap(front), key, { goto: after.chain })
+}
+
+const same = (a: Endpoint | undefined, b: Endpoint | undefined): boolean => a === b || (a !== undefined && b !== undefined && a.address === b.address && a.port === b.port)
+
+function countEndpoints(piece: Piece | undefined, by: 1 | -1, counts: Map<Ip, number>): void {
+  for (const slots of piece?.lists ?? []) for (const e of piece!.front.affinity === undefined ? slots : new Set(slots)) counts.set(e.address, (counts.get(e.address) ?? 0) + by)
 }
 
 function twice(ip: Ip): Uint8Array {
@@ -340,8 +357,6 @@ function twice(ip: Ip): Uint8Array {
   both.set(octets, octets.length)
   return both
 }
-
-const hex = (b: Uint8Array): string => Buffer.from(b.buffer, b.byteOffset, b.byteLength).toString('hex')
 
 const clusterIpCache = new WeakMap<ReadonlySet<Ip>, Map<IpFamily, ReadonlySet<Ip>>>()
 

@@ -22,13 +22,15 @@ const mapOf: Readonly<Record<List, string>> = { n: 'endpoints', l: 'local_endpoi
 /** What a front amounts to: elements, and the chain they lead to. */
 export interface Piece {
   readonly front: Front
-  /** `services` or `ports`. */
-  readonly map: 'services' | 'ports'
-  readonly key: Uint8Array
   readonly chain: string
-  /** Endpoints by slot, a list for each map that holds some. */
-  readonly lists: readonly { readonly map: string; readonly slots: readonly Endpoint[] }[]
+  /** Endpoints by slot: the first list, and the second where senders are told apart. */
+  readonly lists: readonly (readonly Endpoint[])[]
 }
+
+/** The map that leads to a front's chain. */
+export const verdictMap = (front: Front): 'services' | 'ports' => ('nodePort' in front.at ? 'ports' : 'services')
+/** The map that a front's first or second list of endpoints is in. */
+export const endpointMap = (front: Front, list: number): string => mapOf[`${'nodePort' in front.at ? 'node-' : ''}${list === 0 ? 'n' : 'l'}` as List]
 
 /** Numbers of protocols in a key. */
 const protocolNumber: Readonly<Record<Protocol, number>> = { TCP: 6, UDP: 17, SCTP: 132 }
@@ -63,7 +65,7 @@ export class Shape {
       if (index < 0) {
         index = lists.length
         if (index > 1) return undefined
-        const old = before?.lists[index]?.slots
+        const old = before?.lists[index]
         lists.push({ endpoints: outcome.to, slots: front.affinity === undefined ? slotsOf(outcome.to, old) : stickySlots(outcome.to, old) })
       }
       const list: List = `${node ? 'node-' : ''}${index === 0 ? 'n' : 'l'}` as List
@@ -72,10 +74,7 @@ export class Shape {
       targets.push({ route, chain: route.masquerade === 'always' ? this.#marked(pick) : pick })
     }
     const chain = this.#limited(this.#routed(targets), front.sources)
-    const port = [front.at] // narrows below
-    const at = port[0]!
-    const key = 'nodePort' in at ? keyOf(undefined, front.protocol, at.nodePort) : keyOf(ipBytes(at.address)!, front.protocol, at.port)
-    return { front, map: node ? 'ports' : 'services', key, chain, lists: lists.map((l, i) => ({ map: mapOf[`${node ? 'node-' : ''}${i === 0 ? 'n' : 'l'}` as List], slots: l.slots })) }
+    return { front, chain, lists: lists.map((l) => l.slots) }
   }
 
   /** Writes chain `name`, and first what it leads to, unless `made` has it. */
@@ -360,32 +359,64 @@ function spread(to: readonly Endpoint[], slots: (Endpoint | undefined)[], size: 
   return kept as Endpoint[]
 }
 
-/** The key of a front: address (none for a port of the node), protocol, port; each padded to four octets. */
-export function keyOf(address: Uint8Array | undefined, protocol: Protocol, port: number): Uint8Array {
-  const a = address?.length ?? 0
-  const key = new Uint8Array(a + 8)
-  if (address !== undefined) key.set(address)
-  key[a] = protocolNumber[protocol]
-  key[a + 4] = port >> 8
-  key[a + 5] = port & 255
+// Keys and values are written into these, again and again: at a quarter of a million endpoints an object each would be most of the work.
+const scratch = { 4: new Uint8Array(16), 6: new Uint8Array(28) } as const
+const services = { 4: scratch[4].subarray(0, 12), 6: scratch[6].subarray(0, 24) } as const
+const portScratch = new Uint8Array(12)
+const ports = portScratch.subarray(0, 8)
+const dataScratch = { 4: new Uint8Array(8), 6: new Uint8Array(20) } as const
+
+/** The key of a front: address (none for a port of the node), protocol, port; each padded to four octets. Valid until the next call of any of these. */
+export function keyOf(front: Front): Uint8Array {
+  if ('nodePort' in front.at) {
+    writePort(portScratch, 0, front, front.at.nodePort)
+    return ports
+  }
+  const key = scratch[front.family]
+  const a = putAddress(key, front.at.address)
+  writePort(key, a, front, front.at.port)
+  return services[front.family]
+}
+
+/** The key of one of its slots, after `keyOf`. */
+export function slotKey(front: Front, slot: number): Uint8Array {
+  const key = 'nodePort' in front.at ? portScratch : scratch[front.family]
+  const at = key.length - 4
+  key[at] = slot & 255
+  key[at + 1] = slot >> 8
   return key
 }
 
-/** The key of one of a front's slots. */
-export function slotKey(key: Uint8Array, slot: number): Uint8Array {
-  const k = new Uint8Array(key.length + 4)
-  k.set(key)
-  k[key.length] = slot & 255
-  k[key.length + 1] = slot >> 8
-  return k
+/** What a slot's element holds: address, port. Valid until the next call. */
+export function endpointData(e: Endpoint, family: IpFamily): Uint8Array {
+  const data = dataScratch[family]
+  const a = putAddress(data, e.address)
+  data[a] = e.port >> 8
+  data[a + 1] = e.port & 255
+  return data
 }
 
-/** What a slot's element holds: address, port. */
-export function endpointData(e: Endpoint): Uint8Array {
-  const address = ipBytes(e.address)!
-  const data = new Uint8Array(address.length + 4)
-  data.set(address)
-  data[address.length] = e.port >> 8
-  data[address.length + 1] = e.port & 255
-  return data
+function writePort(key: Uint8Array, at: number, front: Front, port: number): void {
+  key[at] = protocolNumber[front.protocol]
+  key[at + 4] = port >> 8
+  key[at + 5] = port & 255
+}
+
+/** Writes an address's octets and gives their number; a dotted quad without making anything. */
+function putAddress(into: Uint8Array, address: string): number {
+  if (address.includes(':')) {
+    into.set(ipBytes(address)!)
+    return 16
+  }
+  let at = 0
+  let n = 0
+  for (let i = 0; i < address.length; i++) {
+    const c = address.codePointAt(i)!
+    if (c === 46) {
+      into[at++] = n
+      n = 0
+    } else n = n * 10 + c - 48
+  }
+  into[at] = n
+  return 4
 }
