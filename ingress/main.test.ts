@@ -5,7 +5,7 @@ import type { AddressInfo } from 'node:net'
 import { WebSocket, WebSocketServer } from 'ws'
 import { FakeApi } from '../kube/testing/api.ts'
 import { ingress, ingressClass, secret, service, slice } from '../kube/testing/builders.ts'
-import { ingresses } from '../kube/resources.ts'
+import { events, ingresses } from '../kube/resources.ts'
 import { testAuthority } from '../lib/sockets/suite/certificates.ts'
 import { command } from './main.ts'
 
@@ -98,6 +98,22 @@ void test('an Ingress is served by host and path, over TLS, changed while it run
   await running.end()
   one.close()
   two.close()
+})
+
+void test('what is not served as it says is told by Events on its Ingress', async (t) => {
+  await using api = await FakeApi.start()
+  const dates = (n: number): { creationTimestamp: string } => ({ creationTimestamp: `2026-01-01T00:00:0${n}Z` })
+  api.putAll([
+    ingressClass('sy'),
+    ingress('old', { 'x.test': { '/': 'one:80' } }, { class: 'sy', metadata: dates(1) }),
+    ingress('young', { 'x.test': { '/': 'one:80' } }, { class: 'sy', metadata: dates(2), annotations: { 'nginx.ingress.kubernetes.io/ssl-redirct': 'true' } }),
+  ])
+  const running = await start(api)
+  const told = (): string[] => api.all(events).map((e) => `${e.involvedObject.name} ${e.type} ${e.reason}: ${e.message}`)
+  await until(async () => told().length >= 4)
+  t.ok(told().includes('young Warning Conflict: x.test/ is already served for the older Ingress default/old'))
+  t.ok(told().includes('young Warning UnknownAnnotation: unknown annotation ssl-redirct, did you mean ssl-redirect?'))
+  await running.end()
 })
 
 void test('a WebSocket passes, and survives a change of the table', async (t) => {

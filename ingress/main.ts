@@ -11,6 +11,7 @@ import { loadCredentials } from '../kube/credentials.ts'
 import { connect } from '../kube/client.ts'
 import { AccessLog, accessLogFormats, type AccessLogFormat } from './accesslog.ts'
 import { middleware, settingsOf } from './annotations/list.ts'
+import { recorder } from '../kube/events.ts'
 import { Compiler, controllerName, type Compiled } from './compile.ts'
 import { Server, type Frontend } from './http1/server.ts'
 import { certificateFor } from './match.ts'
@@ -79,6 +80,7 @@ export const command = makeCommand({
         defaultCertificate: values['default-ssl-certificate'],
         settings: settingsOf,
       })
+      const events = recorder(client, 'switchyard-ingress', { log, signal })
       let ready = false
       let last: Compiled | undefined
       const watching = new Watching(client, log, signal, () => apply())
@@ -118,7 +120,9 @@ export const command = makeCommand({
         for (const { ingress, reason, message } of last.problems) {
           const key = `${ingress.metadata.uid ?? ''} ${reason} ${message}`
           now.add(key)
-          if (!told.has(key)) log.warn('an Ingress is not served as it says', { ingress: `${ingress.metadata.namespace}/${ingress.metadata.name}`, reason, problem: message })
+          if (told.has(key)) continue
+          events.event(ingress, 'Warning', reason, message)
+          log.warn('an Ingress is not served as it says', { ingress: `${ingress.metadata.namespace}/${ingress.metadata.name}`, reason, problem: message })
         }
         told.clear()
         for (const key of now) told.add(key)
