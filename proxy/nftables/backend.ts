@@ -178,8 +178,14 @@ class NftablesBackend implements Backend {
           countEndpoints(piece, 1, hairpin)
           if (batch.size > this.#limit) await batch.send(this.#socket)
         }
-        for (const ip of hairpin.keys()) batch.add('hairpin', twice(ip))
-        for (const ip of clusterIps) batch.add('addresses', ipBytes(ip)!)
+        for (const ip of hairpin.keys()) {
+          batch.add('hairpin', twice(ip))
+          if (batch.size > this.#limit) await batch.send(this.#socket)
+        }
+        for (const ip of clusterIps) {
+          batch.add('addresses', ipBytes(ip)!)
+          if (batch.size > this.#limit) await batch.send(this.#socket)
+        }
         const size = batch.size
         const count = await generation(this.#socket)
         await batch.send(this.#socket)
