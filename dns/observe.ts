@@ -57,7 +57,7 @@ export function foldCounters(meters: Meters, server: string, sites: readonly Sit
         for (let t = 0; t < Count.types; t++) {
           for (const family of [0, 1]) {
             const n = more(Count.requests + (s * Count.types + t) * 2 + family)
-            if (n > 0) requests.add(n, { server, zone, view: '', proto, family: family === 0 ? '1' : '2', type: countedTypes[t] === undefined ? 'other' : typeName(countedTypes[t]) })
+            if (n > 0) requests.add(n, { server, zone, view: '', proto, family: family === 0 ? '1' : '2', type: typeLabel(countedTypes[t] ?? 0) })
           }
         }
         for (const [i, rcode] of ['NOERROR', 'NXDOMAIN'].entries()) {

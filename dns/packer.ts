@@ -15,16 +15,23 @@ import { Class, Flag, Type } from './wire/types.ts'
 /** Octets of records that are still compiled; what is longer is asked for. */
 const longest = 16_384
 
+interface Folding {
+  readonly site: number
+  readonly handler: KubernetesHandler
+  /** Names that a handler before it touches. */
+  readonly ask: ReadonlySet<Name>
+}
+
 /** Keeps the compiled answers of a listener: what the handlers would answer for the names of the cluster, octet for octet. */
 export class Packer {
   readonly table: PackedTable
   readonly #sites: readonly Site[]
   /** The sites whose names are known beforehand. */
-  readonly #folding: readonly { readonly site: number; readonly handler: KubernetesHandler; readonly ask: ReadonlySet<Name> }[]
+  readonly #folding: readonly Folding[]
   #wasFull = false
   readonly #out = Buffer.allocUnsafe(65_535)
 
-  private constructor(sites: readonly Site[], folding: Packer['#folding'], options: PackerOptions) {
+  private constructor(sites: readonly Site[], folding: readonly Folding[], options: PackerOptions) {
     this.#sites = sites
     this.#folding = folding
     const rotate = folding.some(({ site }) => sites[site]!.handlers.some((h) => h.name === 'loadbalance'))
