@@ -51,6 +51,7 @@ export const command = makeCommand({
     try {
       const credentials = await loadCredentials(values.kubeconfig)
       const client = connect(credentials, { userAgent: 'switchyard-ingress' })
+      closers.add('client', () => client.close())
       const { driver, reason } = await chooseDriver(values.sockets, () => import('../linux/sockets/driver.ts'))
       closers.add('sockets', () => driver.close())
 
