@@ -34,7 +34,7 @@ export async function authority(dir: string): Promise<Authority> {
   const certificate = readFileSync(files.certificate, 'utf8')
   const issuer = new X509Certificate(certificate)
   const signingKey = await imported(readFileSync(files.key, 'utf8'))
-  const issue = async (subject: string, days: number, usage: string, names: readonly string[]): Promise<Pair> => {
+  const issue = async (subject: string, days: number, usages: string[], names: readonly string[]): Promise<Pair> => {
     const keys = await crypto.subtle.generateKey(algorithm, true, ['sign', 'verify'])
     const cert = await X509CertificateGenerator.create(
       {
@@ -48,7 +48,7 @@ export async function authority(dir: string): Promise<Authority> {
         signingAlgorithm: algorithm,
         extensions: [
           new KeyUsagesExtension(KeyUsageFlags.digitalSignature, true),
-          new ExtendedKeyUsageExtension([usage], false),
+          new ExtendedKeyUsageExtension(usages, false),
           ...(names.length === 0 ? [] : [new SubjectAlternativeNameExtension(names.map((n) => (familyOf(n) === undefined ? { type: 'dns', value: n } : { type: 'ip', value: n })))]),
         ],
       },
@@ -59,8 +59,12 @@ export async function authority(dir: string): Promise<Authority> {
   return {
     certificate,
     tokenKey: createPrivateKey(readFileSync(files.token, 'utf8')),
-    serving: (names) => issue('CN=switchyard-controlplane', 365, ExtendedKeyUsage.serverAuth, names),
-    client: (user, groups, days = 365) => issue([...groups.map((g) => `O=${escape(g)}`), `CN=${escape(user)}`].join(','), days, ExtendedKeyUsage.clientAuth, []),
+    serving: (names) => issue('CN=switchyard-controlplane', 365, [ExtendedKeyUsage.serverAuth], names),
+    client: (user, groups, days = 365) => {
+      // A node shows the same certificate when the API server asks it for logs.
+      const usages = user.startsWith('system:node:') ? [ExtendedKeyUsage.clientAuth, ExtendedKeyUsage.serverAuth] : [ExtendedKeyUsage.clientAuth]
+      return issue([...groups.map((g) => `O=${escape(g)}`), `CN=${escape(user)}`].join(','), days, usages, [])
+    },
   }
 }
 
