@@ -1,7 +1,7 @@
 import type { Client } from '../../kube/client.ts'
 import { Mirror } from '../../kube/mirror.ts'
-import type { KubeObject, Pod } from '../../kube/objects.ts'
-import { keyOf, pods, type Resource } from '../../kube/resources.ts'
+import type { ConfigMap, KubeObject, ObjectMeta, Pod, Secret } from '../../kube/objects.ts'
+import { keyOf, type Resource } from '../../kube/resources.ts'
 import type { Log } from '../../lib/log.ts'
 
 export type Listener<T> = (now: T | undefined, before: T | undefined) => void
@@ -46,7 +46,7 @@ export class Cluster {
       log: this.#log,
       signal: this.#signal,
       mostWait: 5000,
-      ...(resource.plural === pods.plural ? { reduce: reducePod as unknown as (o: T) => T } : {}),
+      reduce: (reducers[resource.plural] ?? reduceAny) as unknown as (object: T) => T,
       changed: (now, before) => {
         const object = (now ?? before)!
         const namespace = object.metadata.namespace ?? ''
@@ -98,6 +98,21 @@ export class Cluster {
 function revisionOf(object: KubeObject | undefined): bigint {
   const text = object?.metadata.resourceVersion ?? ''
   return /^\d+$/.test(text) ? BigInt(text) : 0n
+}
+
+/** What is kept of the kinds whose objects are large; nothing here reads the rest. */
+const reducers: Readonly<Record<string, (object: never) => KubeObject>> = {
+  pods: reducePod,
+  secrets: ({ apiVersion, kind, metadata }: Secret): KubeObject => ({ apiVersion: apiVersion!, kind: kind!, metadata: slim(metadata) }),
+  configmaps: ({ data, ...rest }: ConfigMap): ConfigMap => ({ ...reduceAny(rest), ...(rest.metadata.name === 'kube-root-ca.crt' && data !== undefined ? { data } : {}) }),
+}
+
+function reduceAny<T extends KubeObject>(object: T): T {
+  return object.metadata.managedFields === undefined ? object : { ...object, metadata: slim(object.metadata) }
+}
+
+function slim({ managedFields: _, ...metadata }: ObjectMeta): ObjectMeta {
+  return metadata
 }
 
 /** What the controllers read of a Pod; environments, probes and volumes are most of its size. */

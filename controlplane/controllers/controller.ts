@@ -1,5 +1,7 @@
 import type { Client } from '../../kube/client.ts'
+import type { Served } from '../../kube/discovery.ts'
 import type { Recorder } from '../../kube/events.ts'
+import type { Resource } from '../../kube/resources.ts'
 import type { Log } from '../../lib/log.ts'
 import type { Cluster } from './cluster.ts'
 import type { Queue, QueueOptions } from './queue.ts'
@@ -31,6 +33,8 @@ export interface Around {
   readonly log: Log
   readonly signal: AbortSignal
   readonly options: ControllerOptions
+  /** Every kind of the API. */
+  readonly served: readonly Served[]
   /** A queue that begins once everything is mirrored. */
   queue(name: string, work: (key: string) => Promise<number | void>, how?: Pick<QueueOptions, 'workers'>): Queue
 }
@@ -38,6 +42,8 @@ export interface Around {
 /** Keeps some objects as others want them. */
 export interface Controller {
   readonly name: string
+  /** Kinds it cannot do without; it is left out where one is not served. Those of the core are always there. */
+  readonly needs?: readonly Resource[]
   /** Adds its listeners, in this turn; the queues do the work. */
   start(around: Around): void
 }

@@ -1,13 +1,17 @@
 import { test, type Test } from 'tap'
-import { endpoints, endpointslices, events, namespaces, nodes, pods, serviceaccounts, services, configmaps } from '../../kube/resources.ts'
+import { configmaps, endpoints, endpointslices, events, namespaces, nodes, pods, secrets, serviceaccounts, services } from '../../kube/resources.ts'
 import { FakeApi } from '../../kube/testing/api.ts'
-import { lease, namespace, node, pod, service } from '../../kube/testing/builders.ts'
+import { lease, meta, namespace, node, object, pod, secret, service } from '../../kube/testing/builders.ts'
 import { silent } from '../../lib/log.ts'
 import type { Controller, ControllerOptions } from './controller.ts'
 import { binder } from './binder.ts'
+import { endpointsController, mirroring } from './endpoints.ts'
 import { endpointSliceController } from './endpointslices.ts'
+import { garbageCollector } from './garbage.ts'
 import { startControllers } from './main.ts'
 import { kubernetesService } from './kubernetes.ts'
+import { loadBalancers } from './loadbalancers.ts'
+import { namespaceController } from './namespaces.ts'
 import { nodeLifecycle } from './nodes.ts'
 import { podCidrs } from './podcidrs.ts'
 import { serviceAccounts } from './serviceaccounts.ts'
@@ -16,12 +20,11 @@ async function running(t: Test, only: readonly Controller[], given: Parameters<F
   const api = await FakeApi.start()
   const ended = new AbortController()
   api.putAll(given)
-  const { ready } = startControllers({ client: await api.client(), log: silent, signal: ended.signal, only, options: { clusterCIDRs: ['10.244.0.0/16'], serviceCIDRs: ['10.96.0.0/16'], ...options } })
   t.teardown(async () => {
     ended.abort()
     await api.close()
   })
-  await ready
+  await startControllers({ client: await api.client(), log: silent, signal: ended.signal, only, options: { clusterCIDRs: ['10.244.0.0/16'], serviceCIDRs: ['10.96.0.0/16'], ...options } })
   return api
 }
 
@@ -214,4 +217,75 @@ test('every namespace has a default account and the certificate of the API', asy
   await api.until(() => api.read(configmaps, 'late/kube-root-ca.crt') !== undefined)
   api.put({ ...api.read(configmaps, 'late/kube-root-ca.crt')!, data: { 'ca.crt': 'other' } })
   await api.until(() => api.read(configmaps, 'late/kube-root-ca.crt')?.data?.['ca.crt'] === 'PEM')
+})
+
+test('Endpoints of old clients follow Pods, and go with their Service', async (t) => {
+  const api = await running(t, [endpointsController], [n1, n2, web, a, b])
+  await api.until(() => api.read(endpoints, 'demo/web')?.subsets?.[0]?.addresses?.length === 2)
+  t.match(api.read(endpoints, 'demo/web')!.subsets, [{ addresses: [{ ip: '10.244.1.2', nodeName: 'n1', targetRef: { kind: 'Pod', name: 'a' } }, { ip: '10.244.2.2' }], ports: [{ name: 'http', port: 8080, protocol: 'TCP' }] }])
+  api.put(pod('demo/b', { ip: '10.244.2.2', node: 'n2', labels, ports: ['web:8080'], ready: false }))
+  await api.until(() => api.read(endpoints, 'demo/web')?.subsets?.[0]?.notReadyAddresses?.[0]?.ip === '10.244.2.2')
+  api.remove(web)
+  await api.until(() => api.all(endpoints).length === 0)
+})
+
+test('hand-made Endpoints of a Service without selector are mirrored, both families, and follow', async (t) => {
+  const outside = service('demo/db', { clusterIP: '10.96.0.30', ports: ['db:5432'] })
+  const made = { ...object('v1', 'Endpoints', 'demo/db'), subsets: [{ addresses: [{ ip: '192.0.2.1' }, { ip: '2001:db8::1' }], notReadyAddresses: [{ ip: '192.0.2.2' }], ports: [{ name: 'db', port: 5432 }] }] }
+  const api = await running(t, [mirroring, endpointsController], [outside, made])
+  await api.until(() => said(api, 'db').length === 2)
+  t.strictSame(said(api, 'db'), ['IPv4 db:5432/TCP [192.0.2.1, 192.0.2.2 unready]', 'IPv6 db:5432/TCP [2001:db8::1]'])
+  api.put({ ...made, subsets: [{ addresses: [{ ip: '192.0.2.9' }], ports: [{ name: 'db', port: 5432 }] }] })
+  await api.until(() => said(api, 'db').join() === 'IPv4 db:5432/TCP [192.0.2.9]')
+  api.put({ ...made, metadata: meta('demo/db', { labels: { 'endpointslice.kubernetes.io/skip-mirror': 'true' } }) })
+  await api.until(() => said(api, 'db').length === 0)
+})
+
+test('a namespace that is being deleted is emptied, and goes when its last Pod has stopped', async (t) => {
+  const api = await running(t, [namespaceController], [namespace('demo'), namespace('other'), web, a, secret('demo/s', { k: 'v' }), secret('other/s', { k: 'v' })])
+  const client = await api.client()
+  await client.delete(namespaces, 'demo')
+  await api.until(() => api.read(services, 'demo/web') === undefined && api.read(pods, 'demo/a')?.metadata.deletionTimestamp !== undefined)
+  await api.until(() => api.read(namespaces, 'demo')?.status?.conditions?.find((c) => c.type === 'NamespaceContentRemaining')?.message === 'Some resources are remaining: pods. has 1 resource instances')
+  await client.delete(pods, 'a', 'demo', { gracePeriodSeconds: 0 })
+  await api.until(() => api.read(namespaces, 'demo') === undefined)
+  t.ok(api.read(secrets, 'other/s'), 'nothing outside is touched')
+  t.notOk(api.read(secrets, 'demo/s'))
+})
+
+test('what belongs to an object goes with it; what belongs to its namesake, or also to another, stays', async (t) => {
+  const api = await running(t, [garbageCollector])
+  const owner = api.put(service('demo/owner'))
+  const other = api.put(service('demo/other'))
+  const ref = (o: typeof owner, uid = o.metadata.uid!) => ({ apiVersion: 'v1', kind: 'Service', name: o.metadata.name, uid })
+  const child = (name: string, ...refs: ReturnType<typeof ref>[]) => api.put({ ...secret(`demo/${name}`, {}), metadata: meta(`demo/${name}`, { ownerReferences: refs }) })
+  child('one', ref(owner))
+  child('both', ref(owner), ref(other))
+  child('stale', ref(owner, 'uid-of-an-earlier-one'))
+  api.put({ ...secret('elsewhere/wrong', {}), metadata: meta('elsewhere/wrong', { ownerReferences: [ref(owner)] }) })
+  api.put({ ...secret('demo/foreign', {}), metadata: meta('demo/foreign', { ownerReferences: [{ apiVersion: 'example.com/v1', kind: 'Thing', name: 'x', uid: 'y' }] }) })
+  await api.until(() => api.read(secrets, 'demo/stale') === undefined, 'an owner of another uid is gone')
+  await api.until(() => api.read(secrets, 'elsewhere/wrong') === undefined, 'an owner lives in the same namespace')
+  t.ok(api.read(secrets, 'demo/one'))
+  api.remove(owner)
+  const again = api.put(service('demo/owner'))
+  child('new', ref(again))
+  await api.until(() => api.read(secrets, 'demo/one') === undefined)
+  await api.until(() => api.read(secrets, 'demo/both')?.metadata.ownerReferences?.length === 1)
+  t.ok(api.read(secrets, 'demo/new'))
+  t.ok(api.read(secrets, 'demo/foreign'), 'of a kind that is not served nobody knows')
+})
+
+test('load balancers get addresses from the pool, the one asked for if it is free, and give them back', async (t) => {
+  const lb = (name: string, spec = {}) => service(`demo/${name}`, { type: 'LoadBalancer', ...spec })
+  const api = await running(t, [loadBalancers], [lb('a'), lb('asks', { loadBalancerIP: '203.0.113.10' }), lb('foreign', { loadBalancerClass: 'other.example/lb' })], { loadBalancerCIDRs: ['203.0.113.8/30'] })
+  const given = (name: string): string => api.read(services, `demo/${name}`)?.status?.loadBalancer?.ingress?.map((i) => i.ip).join() ?? ''
+  await api.until(() => given('a') !== '' && given('asks') !== '')
+  t.equal(given('a'), '203.0.113.9')
+  t.equal(given('asks'), '203.0.113.10')
+  api.put(lb('b'))
+  await api.until(() => api.all(events).some((e) => e.message?.includes('no IPv4 address is left') === true))
+  t.equal(given('b') + given('foreign'), '', 'nobody shares')
+  api.remove(lb('a'))
+  await api.until(() => given('b') === '203.0.113.9')
 })

@@ -45,7 +45,7 @@ export const endpointSliceController: Controller = {
         return
       }
       // Without a selector, somebody else keeps them.
-      if (service.spec.selector === undefined || service.spec.type === 'ExternalName' || service.metadata.deletionTimestamp !== undefined) return
+      if (!hasSelector(service) || service.metadata.deletionTimestamp !== undefined) return
       await carryOut(compileSlices(service, all.pods.in(namespace), all.nodes.objects, existing), { client, slices: all.slices, signal })
     }
   },
@@ -79,7 +79,12 @@ function serviceOf(slice: EndpointSlice): string | undefined {
 
 /** Keys of the Services that select a Pod. */
 export function* servicesOf(pod: Pod, all: Watched<Service>): Iterable<string> {
-  for (const s of all.in(namespaceOf(pod))) if (s.spec.selector !== undefined && Object.keys(s.spec.selector).length > 0 && selects(s.spec.selector, pod.metadata.labels)) yield keyOf(s)
+  for (const s of all.in(namespaceOf(pod))) if (hasSelector(s) && selects(s.spec.selector!, pod.metadata.labels)) yield keyOf(s)
+}
+
+/** Whether the endpoints of a Service are the Pods it selects. */
+export function hasSelector({ spec }: Service): boolean {
+  return spec.type !== 'ExternalName' && spec.selector !== undefined && Object.keys(spec.selector).length > 0
 }
 
 /** Whether a change of a Pod means nothing to any Service. */

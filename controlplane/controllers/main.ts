@@ -1,12 +1,18 @@
 import type { Client } from '../../kube/client.ts'
+import { discover, type Served } from '../../kube/discovery.ts'
 import { recorder } from '../../kube/events.ts'
-import { aborted } from '../../lib/lifecycle.ts'
-import type { Log } from '../../lib/log.ts'
+import { Backoff } from '../../lib/backoff.ts'
+import { aborted, sleep } from '../../lib/lifecycle.ts'
+import { explainError, type Log } from '../../lib/log.ts'
 import { binder } from './binder.ts'
 import { Cluster } from './cluster.ts'
 import type { Controller, ControllerOptions } from './controller.ts'
+import { endpointsController, mirroring } from './endpoints.ts'
 import { endpointSliceController } from './endpointslices.ts'
+import { garbageCollector } from './garbage.ts'
 import { kubernetesService } from './kubernetes.ts'
+import { loadBalancers } from './loadbalancers.ts'
+import { namespaceController } from './namespaces.ts'
 import { nodeLifecycle } from './nodes.ts'
 import { podCidrs } from './podcidrs.ts'
 import { queue, type Queue } from './queue.ts'
@@ -15,26 +21,38 @@ import { serviceAccounts } from './serviceaccounts.ts'
 export type { ControllerOptions } from './controller.ts'
 
 /** Every controller. Adding one is a file and a line here. */
-export const controllers: readonly Controller[] = [kubernetesService, nodeLifecycle, podCidrs, binder, endpointSliceController, serviceAccounts]
+export const controllers: readonly Controller[] = [
+  kubernetesService,
+  nodeLifecycle,
+  podCidrs,
+  binder,
+  endpointSliceController,
+  endpointsController,
+  mirroring,
+  serviceAccounts,
+  namespaceController,
+  garbageCollector,
+  loadBalancers,
+]
 
 /** Running controllers. */
 export interface Controllers {
-  /** Everything is mirrored and work has begun. */
-  readonly ready: Promise<void>
   /** Resolves when no controller has anything to do at this moment. For tests. */
   idle(): Promise<void>
 }
 
-/** Starts the controllers; they end with `signal`. */
-export function startControllers(given: { readonly client: Client; readonly log: Log; readonly signal: AbortSignal; readonly options: ControllerOptions; readonly only?: readonly Controller[] }): Controllers {
+/** Starts the controllers, and resolves once everything is mirrored and work has begun; they end with `signal`. */
+export async function startControllers(given: { readonly client: Client; readonly log: Log; readonly signal: AbortSignal; readonly options: ControllerOptions; readonly only?: readonly Controller[] }): Promise<Controllers> {
   const { client, signal, options } = given
   const log = given.log.with({ part: 'controllers' })
+  const served = await discovered(client, log, signal)
   const cluster = new Cluster(client, log, signal)
   const events = recorder(client, 'switchyard-controllers', { log, signal })
   const queues: Queue[] = []
   let begin!: () => void
   const ready = new Promise<void>((resolve) => (begin = resolve))
   for (const controller of given.only ?? controllers) {
+    if (controller.needs?.some((n) => !served.some((s) => s.plural === n.plural && s.group === n.group)) === true) continue
     controller.start({
       client,
       cluster,
@@ -42,6 +60,7 @@ export function startControllers(given: { readonly client: Client; readonly log:
       log: log.with({ controller: controller.name }),
       signal,
       options,
+      served,
       queue: (name, work, how = {}) => {
         const made = queue(work, { name, ready, signal, log, ...how })
         queues.push(made)
@@ -49,6 +68,21 @@ export function startControllers(given: { readonly client: Client; readonly log:
       },
     })
   }
-  void Promise.race([cluster.synced(), aborted(signal)]).then(begin, () => {})
-  return { ready, idle: async () => void (await Promise.all(queues.map((q) => q.idle()))) }
+  await Promise.race([cluster.synced(), aborted(signal)])
+  begin()
+  return { idle: async () => void (await Promise.all(queues.map((q) => q.idle()))) }
+}
+
+async function discovered(client: Client, log: Log, signal: AbortSignal): Promise<readonly Served[]> {
+  const backoff = new Backoff({ first: 20, most: 5000 })
+  for (;;) {
+    try {
+      return await discover(client, { signal })
+    } catch (error) {
+      if (signal.aborted) throw error
+      const wait = backoff.next()
+      log.warn('cannot learn which kinds are served, trying again', { error: explainError(error), waitMs: Math.round(wait) })
+      await sleep(wait, signal)
+    }
+  }
 }

@@ -60,7 +60,7 @@ export const nodeLifecycle: Controller = {
     async function taint(node: Node): Promise<void> {
       const before = node.spec?.taints ?? []
       const ready = conditionOf(node, 'Ready')
-      const reason = ready === 'True' ? undefined : ready === 'False' ? keys.notReady : keys.unreachable
+      const reason = ready === 'True' ? undefined : ready === 'Unknown' ? keys.unreachable : keys.notReady
       const after: Taint[] = before.filter((t) => {
         if (t.key === keys.unschedulable) return node.spec?.unschedulable === true
         return (t.key !== keys.notReady && t.key !== keys.unreachable) || (t.key === reason && (t.effect === 'NoSchedule' || t.effect === 'NoExecute'))

@@ -334,6 +334,8 @@ export class FakeApi {
     const text = Buffer.concat(chunks).toString('utf8')
     if (url.pathname === '/version') return this.#answer(response, 200, { major: '1', minor: '33', gitVersion: 'v1.33.0' })
     if (['/healthz', '/livez', '/readyz'].includes(url.pathname)) return void response.end('ok')
+    const discovery = this.#discovery(url.pathname)
+    if (discovery !== undefined) return this.#answer(response, 200, discovery)
     const target = this.#parse(url.pathname)
     if (target === undefined) return this.#answer(response, 404, failure(404, 'NotFound', 'the server could not find the requested resource'))
     const { resource, namespace, name, subresource } = target
@@ -399,6 +401,16 @@ export class FakeApi {
     const resource = this.#kinds.find((r) => r.plural === plural && r.group === group && r.version === version)
     if (resource === undefined) return undefined
     return { resource, namespace: inNamespace ? rest[1] : undefined, name, subresource: sub.length === 0 ? undefined : sub.join('/') }
+  }
+
+  #discovery(path: string): unknown {
+    const groups = [...new Set(this.#kinds.filter((k) => k.group !== '').map(apiVersionOf))]
+    if (path === '/api') return { kind: 'APIVersions', versions: ['v1'] }
+    if (path === '/apis') return { kind: 'APIGroupList', apiVersion: 'v1', groups: groups.map((v) => ({ name: v.split('/')[0], versions: [{ groupVersion: v, version: v.split('/')[1] }], preferredVersion: { groupVersion: v, version: v.split('/')[1] } })) }
+    const groupVersion = path === '/api/v1' ? 'v1' : groups.find((v) => path === `/apis/${v}`)
+    if (groupVersion === undefined) return undefined
+    const verbs = ['create', 'delete', 'deletecollection', 'get', 'list', 'patch', 'update', 'watch']
+    return { kind: 'APIResourceList', apiVersion: 'v1', groupVersion, resources: this.#kinds.filter((k) => apiVersionOf(k) === groupVersion).map((k) => ({ name: k.plural, singularName: k.kind.toLowerCase(), namespaced: k.namespaced, kind: k.kind, verbs })) }
   }
 
   #do(
