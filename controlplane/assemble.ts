@@ -2,7 +2,9 @@ import { join } from 'node:path'
 import { setTimeout as wait } from 'node:timers/promises'
 import { explainError, type Log } from '../lib/log.ts'
 import type { Metrics } from '../lib/metrics.ts'
-import { nth, type Network } from '../lib/ip.ts'
+import type { Network } from '../lib/ip.ts'
+import { connect } from '../kube/client.ts'
+import { loadCredentials } from '../kube/credentials.ts'
 import { admission } from './admission/admission.ts'
 import { ServiceAllocator } from './allocate/services.ts'
 import { Cache } from './api/cache.ts'
@@ -13,6 +15,7 @@ import { reviews } from './api/reviews.ts'
 import { ApiServer } from './api/server.ts'
 import { subresources } from './api/subresources.ts'
 import { version } from './api/version.ts'
+import { startControllers } from './controllers/main.ts'
 import { authenticator } from './identity/authenticate.ts'
 import { authorizer } from './identity/authorize.ts'
 import type { Authority, Pair } from './identity/ca.ts'
@@ -108,7 +111,7 @@ export async function assemble(parts: {
   return {
     api,
     address: (text_) => void (address = text_),
-    controllers: (kubeconfig, port) => void startControllersWhenThere(parts, kubeconfig, port, ca),
+    controllers: (kubeconfig, port) => void runControllers(parts, kubeconfig, port, ca),
     close: async () => {
       clearInterval(keeping)
       await following
@@ -149,10 +152,9 @@ async function keep(store: SqliteStore, cache: Cache, log: Log): Promise<void> {
   }
 }
 
-async function startControllersWhenThere(parts: { readonly options: Options; readonly cidrs: readonly Network[]; readonly advertise: string; readonly listenPort: number; readonly log: Log; readonly signal: AbortSignal }, kubeconfig: string, port: number, ca: Authority): Promise<void> {
+async function runControllers(parts: { readonly options: Options; readonly advertise: string; readonly log: Log; readonly signal: AbortSignal }, kubeconfig: string, port: number, ca: Authority): Promise<void> {
   const { options, log, signal } = parts
   try {
-    const [{ connect }, { loadCredentials }, { startControllers }] = await Promise.all([import('../kube/client.ts'), import('../kube/credentials.ts'), import('./controllers/main.ts' as string) as Promise<{ startControllers: (o: object) => Promise<void> }>])
     const client = connect(await loadCredentials(kubeconfig), { userAgent: 'switchyard-controllers' })
     await startControllers({
       client,
@@ -163,7 +165,6 @@ async function startControllersWhenThere(parts: { readonly options: Options; rea
         serviceCIDRs: options['service-cidr'],
         advertiseAddress: parts.advertise,
         advertisePort: options['advertise-port'] ?? port,
-        kubernetesServiceIP: nth(parts.cidrs[0]!, 1),
         loadBalancerCIDRs: options['load-balancer-cidr'],
         rootCertificate: ca.certificate,
       },
