@@ -15,7 +15,7 @@ export interface StatusOptions {
   readonly metrics?: Metrics
   readonly live?: () => string | undefined
   readonly ready?: () => string | undefined
-  /** More paths, or other answers for the usual ones. */
+  /** More paths, or other answers for the usual ones; `*` answers every other path. */
   readonly paths?: Readonly<Record<string, StatusHandler>>
 }
 
@@ -74,7 +74,7 @@ function listening(server: Server, at: { readonly host: string; readonly port: n
 
 async function answer(handlers: Readonly<Record<string, StatusHandler>>, request: IncomingMessage, response: ServerResponse): Promise<void> {
   const path = (request.url ?? '/').split('?', 1)[0]!
-  const handler = Object.hasOwn(handlers, path) ? handlers[path] : undefined
+  const handler = Object.hasOwn(handlers, path) ? handlers[path] : handlers['*']
   let said: StatusAnswer
   if (request.method !== 'GET' && request.method !== 'HEAD') said = { code: 405, body: 'only GET\n' }
   else if (handler === undefined) said = { code: 404, body: 'not found\n' }

@@ -1,4 +1,6 @@
-import type { StatusHandler } from '../lib/status.ts'
+import { explainError } from '../lib/log.ts'
+import { listenStatus, type StatusAnswer, type StatusHandler, type StatusServer } from '../lib/status.ts'
+import type { HealthCheck } from './compile.ts'
 
 /** What `/healthz` and `/livez` say, in kube-proxy's words. Times are milliseconds of the wall clock. */
 export class Health {
@@ -50,4 +52,63 @@ export class Health {
 /** A time as Go prints it: `2026-11-23 19:30:00.123 +0000 UTC`. */
 function goTime(ms: number): string {
   return `${new Date(ms).toISOString().replace('T', ' ').replace('Z', '')} +0000 UTC`
+}
+
+/** The listeners of `healthCheckNodePort`: a cloud's load balancer asks them which nodes have an endpoint. */
+export class HealthChecks {
+  readonly #healthy: () => boolean
+  readonly #failed: (check: HealthCheck, reason: string) => void
+  readonly #open = new Map<number, { check: HealthCheck; server: StatusServer }>()
+  /** Ports that could not be opened, so that each is complained about once. */
+  readonly #shut = new Map<number, string>()
+
+  constructor(healthy: () => boolean, failed: (check: HealthCheck, reason: string) => void) {
+    this.#healthy = healthy
+    this.#failed = failed
+  }
+
+  /** Listens for exactly these. */
+  async set(checks: ReadonlyMap<string, HealthCheck>): Promise<void> {
+    const want = new Map([...checks.values()].map((c) => [c.port, c]))
+    for (const [port, { server }] of this.#open) {
+      if (want.has(port)) continue
+      this.#open.delete(port)
+      await server.close()
+    }
+    for (const port of this.#shut.keys()) if (!want.has(port)) this.#shut.delete(port)
+    for (const [port, check] of want) {
+      const open = this.#open.get(port)
+      if (open !== undefined) {
+        open.check = check
+        continue
+      }
+      try {
+        const paths: Record<string, StatusHandler> = {}
+        const answer: StatusHandler = () => this.#answer(port)
+        for (const path of ['*', '/healthz', '/livez', '/readyz']) paths[path] = answer
+        this.#open.set(port, { check, server: await listenStatus({ host: '', port }, { paths }, 'another healthCheckNodePort') })
+        this.#shut.delete(port)
+      } catch (error) {
+        const reason = explainError(error)
+        if (this.#shut.get(port) !== reason) this.#failed(check, reason)
+        this.#shut.set(port, reason)
+      }
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.set(new Map())
+  }
+
+  #answer(port: number): StatusAnswer {
+    const check = this.#open.get(port)?.check
+    const healthy = this.#healthy()
+    const localEndpoints = check?.localEndpoints ?? 0
+    return {
+      code: localEndpoints > 0 && healthy ? 200 : 503,
+      body: JSON.stringify({ service: { namespace: check?.namespace, name: check?.name }, localEndpoints, serviceProxyHealthy: healthy }),
+      type: 'application/json',
+      headers: { 'x-content-type-options': 'nosniff', 'x-load-balancing-endpoint-weight': String(localEndpoints) },
+    }
+  }
 }
