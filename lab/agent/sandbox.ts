@@ -1,5 +1,5 @@
 import { execFile, spawn, type ChildProcess } from 'node:child_process'
-import { mkdirSync, openSync, closeSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { accessSync, closeSync, constants, mkdirSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { beginning, childrenOf } from '../state.ts'
 
@@ -198,7 +198,12 @@ function saysUp(child: ChildProcess): Promise<void> {
 function which(program: string): string {
   for (const folder of [...(process.env.PATH ?? '').split(':'), '/usr/bin', '/bin', '/usr/sbin', '/sbin']) {
     const file = join(folder, program)
-    if (folder !== '' && statSync(file, { throwIfNoEntry: false })?.isFile() === true) return file
+    try {
+      accessSync(file, constants.X_OK)
+      return file
+    } catch {
+      // Not there, or not ours to run.
+    }
   }
   throw new Error(`the program ${program} is not installed (Debian package util-linux)`)
 }
