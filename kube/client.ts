@@ -107,6 +107,8 @@ export type WatchEvent<T> = { readonly type: 'ADDED' | 'MODIFIED' | 'DELETED' | 
  */
 export interface Client {
   readonly credentials: Credentials
+  /** How patient mirrors over this client are, where they are not told themselves. */
+  readonly patience: Patience
   get<T extends KubeObject>(resource: Resource<T>, name: string, namespace?: string, options?: CallOptions): Promise<T>
   /** As `get`, but an object that does not exist is `undefined`. */
   find<T extends KubeObject>(resource: Resource<T>, name: string, namespace?: string, options?: CallOptions): Promise<T | undefined>
@@ -123,8 +125,16 @@ export interface Client {
   close(): void
 }
 
+/** Times in milliseconds; what is left out has the default of `Mirror`. */
+export interface Patience {
+  readonly silence?: number | undefined
+  readonly firstWait?: number | undefined
+  readonly mostWait?: number | undefined
+}
+
 export interface ConnectOptions {
   readonly userAgent?: string
+  readonly patience?: Patience
   /** Most time for a whole answer, but for watches, in milliseconds; default 30,000. */
   readonly timeout?: number
 }
@@ -136,6 +146,7 @@ export function connect(credentials: Credentials, options: ConnectOptions = {}):
 
   return {
     credentials,
+    patience: options.patience ?? {},
     get: async (resource, name, namespace, how = {}) => named(resource, await json('GET', pathOf(resource, namespace, name), undefined, how)),
     find: async (resource, name, namespace, how = {}) => {
       try {

@@ -7,6 +7,7 @@ import type { Service } from './objects.ts'
 import { services } from './resources.ts'
 import { FakeApi } from './testing/api.ts'
 import { namespace, service } from './testing/builders.ts'
+import { wrongs } from './testing/wrongs.ts'
 
 /** A mirror of Services that records what it reports, as `+ns/name`, `~ns/name`, `-ns/name`. */
 async function mirrored(t: Test, api: FakeApi, how: Partial<MirrorOptions<Service>> = {}) {
@@ -79,91 +80,7 @@ test('objects are reduced before they are kept, and selected by the server', asy
   await api.close()
 })
 
-/** What a server does wrongly while objects come and go, and what must be true after it. */
-const wrongs: readonly { readonly name: string; readonly relists: boolean; wrong(api: FakeApi): void | Promise<void> }[] = [
-  { name: 'the watch is ended in good order', relists: false, wrong: (api) => api.endWatches() },
-  { name: 'the watch is reset', relists: false, wrong: (api) => api.resetWatches() },
-  { name: 'the watch is reset in the middle of an event', relists: false, wrong: (api) => api.resetWatches(undefined, true) },
-  { name: '410 comes as an event', relists: true, wrong: (api) => api.expireWatches() },
-  {
-    name: '410 comes as a status, twice',
-    relists: true,
-    wrong: (api) => {
-      api.misbehave({ verbs: ['watch'], trouble: { code: 410 }, times: 2 })
-      api.endWatches()
-    },
-  },
-  {
-    name: 'the history is gone while the connection is down',
-    relists: true,
-    wrong: (api) => {
-      api.misbehave({ verbs: ['watch'], trouble: 'reset', times: 2 })
-      api.resetWatches()
-    },
-  },
-  {
-    name: '429 with Retry-After',
-    relists: false,
-    wrong: (api) => {
-      api.misbehave({ verbs: ['watch'], trouble: { code: 429, retryAfter: 0.05 }, times: 2 })
-      api.endWatches()
-    },
-  },
-  {
-    name: '5xx for a while',
-    relists: false,
-    wrong: (api) => {
-      api.misbehave({ trouble: { code: 503 }, times: 2 })
-      api.misbehave({ trouble: { code: 500, text: '<html>oops</html>' }, times: 2 })
-      api.resetWatches()
-    },
-  },
-  { name: 'the watch falls silent', relists: false, wrong: (api) => api.muteWatches() },
-  {
-    name: 'requests are never answered',
-    relists: false,
-    wrong: (api) => {
-      api.misbehave({ trouble: 'silence', times: 2 })
-      api.resetWatches()
-    },
-  },
-  {
-    name: 'every list answer is cut and every watch too, for a while',
-    relists: true,
-    wrong: (api) => {
-      api.misbehave({ verbs: ['list', 'watch'], trouble: 'cut', times: 3 })
-      api.expireWatches()
-    },
-  },
-  {
-    name: 'answers are no JSON',
-    relists: true,
-    wrong: (api) => {
-      api.misbehave({ trouble: 'garbage', times: 2 })
-      api.expireWatches()
-    },
-  },
-  {
-    name: 'answers are slow',
-    relists: true,
-    wrong: (api) => {
-      api.delay = 60
-      api.expireWatches()
-    },
-  },
-  {
-    name: 'access is refused for a while',
-    relists: false,
-    wrong: (api) => {
-      api.misbehave({ trouble: { code: 401 }, times: 2 })
-      api.misbehave({ trouble: { code: 403 }, times: 2 })
-      api.resetWatches()
-    },
-  },
-  { name: 'every connection is reset', relists: false, wrong: (api) => api.resetConnections() },
-]
-
-for (const { name, relists, wrong } of wrongs) {
+for (const { name, relists, begin, meanwhile } of wrongs) {
   test(`the mirror ends up right, and reports what went, when ${name}`, async (t) => {
     const api = await FakeApi.start()
     api.putAll([web, api_])
@@ -171,11 +88,11 @@ for (const { name, relists, wrong } of wrongs) {
     await api.until(() => api.watches() === 1)
     told.length = 0
     const lists = api.requests.filter((r) => r.verb === 'list').length
-    await wrong(api)
+    begin(api)
     api.remove(web)
     api.put(late)
     api.put(service('demo/api', { clusterIP: '10.96.0.77' }))
-    if (name.includes('history')) api.compact()
+    meanwhile?.(api)
     await same()
     // Back on a live watch, and it is one.
     await api.until(() => api.watches() >= 1)

@@ -53,7 +53,7 @@ export class Mirror<T extends KubeObject, K = T> {
     this.resource = resource
     this.#client = client
     this.#options = options
-    this.#backoff = new Backoff({ first: options.firstWait ?? 200, most: options.mostWait ?? 30_000 })
+    this.#backoff = new Backoff({ first: options.firstWait ?? client.patience.firstWait ?? 200, most: options.mostWait ?? client.patience.mostWait ?? 30_000 })
     const { signal } = options
     this.#whenSynced = new Promise((resolve, reject) => {
       this.#resolveSynced = resolve
@@ -118,7 +118,8 @@ export class Mirror<T extends KubeObject, K = T> {
 
   /** Runs `ask` under a signal that fires with ours, or when `heard` was not called for too long. */
   async #watched(ask: (turn: AbortSignal, heard: () => void) => Promise<void>): Promise<void> {
-    const { signal, silence = 90_000 } = this.#options
+    const { signal } = this.#options
+    const silence = this.#options.silence ?? this.#client.patience.silence ?? 90_000
     const turn = new AbortController()
     const end = (): void => turn.abort(signal.reason)
     signal.addEventListener('abort', end, { once: true })

@@ -5,7 +5,7 @@ import https from 'node:https'
 import type { AddressInfo, Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { connect, type Client } from '../client.ts'
+import { connect, type Client, type ConnectOptions } from '../client.ts'
 import { parseKubeconfig } from '../credentials.ts'
 import type { KubeObject, Status } from '../objects.ts'
 import { equal, jsonPatch, mergePatch, PatchError, strategicMerge, type FieldRule, type JsonOperation, type MergeSchema } from '../patch.ts'
@@ -166,9 +166,9 @@ export class FakeApi {
     })
   }
 
-  /** A client of this server, closed with it. */
-  async client(): Promise<Client> {
-    const client = connect(await parseKubeconfig(this.kubeconfigText()), { userAgent: 'test' })
+  /** A client of this server, closed with it. Mirrors over it have no patience: what takes minutes elsewhere takes milliseconds here. */
+  async client(how: ConnectOptions = {}): Promise<Client> {
+    const client = connect(await parseKubeconfig(this.kubeconfigText()), { userAgent: 'test', timeout: 2000, patience: { silence: 1000, firstWait: 5, mostWait: 50 }, ...how })
     this.#clients.push(client)
     return client
   }
