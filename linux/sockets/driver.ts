@@ -1,6 +1,356 @@
-import type { Driver } from '../../lib/sockets/seam.ts'
+import { writeSync } from 'node:fs'
+import { familyOf } from '../../lib/ip.ts'
+import { addressText, SocketError } from '../../lib/sockets/errors.ts'
+import { openNode } from '../../lib/sockets/node/driver.ts'
+import type { Address, BindOptions, Bound, ConnectOptions, Descriptor, Driver, Listening, ListenOptions, Protocol, Wire } from '../../lib/sockets/seam.ts'
+import * as k from '../ffi/constants.ts'
+import { E, errnoName } from '../ffi/errno.ts'
+import { Arena } from '../ffi/ffi.ts'
+import { selfTest } from '../ffi/selftest.ts'
+import { readSockaddr, writeSockaddr } from '../ffi/sockaddr.ts'
+import { openDatagrams } from './datagrams.ts'
+import { Loop, type Ready } from './loop.ts'
+import { Pipes, Stream, type Streams } from './stream.ts'
+
+const defaultHighWater = 256 * 1024
+/** Connections taken by one event, before others get their turn. */
+const mostAccepts = 64
+/** Milliseconds until accepting is tried again when no descriptor was left. */
+const acceptAgain = 100
+/** How exactly connect timeouts are kept, in milliseconds. */
+const sweepEvery = 50
+/** Seconds of quiet after which the kernel asks whether the other side is still there. */
+const keepAliveIdle = 120
 
 /** The epoll driver if its self-test passes here, else why not. */
 export async function openEpoll(): Promise<Driver | string> {
-  return 'it is not part of this build'
+  const why = selfTest()
+  if (why !== undefined) return why
+  const driver = new EpollDriver()
+  const broken = await echoes(driver)
+  if (broken === undefined) return driver
+  await driver.close()
+  return broken
+}
+
+/** Sends a few bytes through the whole driver, there and back. */
+function echoes(driver: EpollDriver): Promise<string | undefined> {
+  return new Promise((resolve) => {
+    const over = (why: string | undefined): void => {
+      clearTimeout(timer)
+      listening?.close()
+      resolve(why)
+    }
+    const timer = setTimeout(() => over('libuv does not tell of events on an epoll descriptor'), 2000)
+    let listening: Listening | undefined
+    const quiet = { opened: () => {}, drain: () => {}, eof: () => {}, closed: () => {} }
+    driver
+      .listen({ host: '127.0.0.1', port: 0 }, () => {
+        let wire: Wire
+        return { ...quiet, opened: (w) => (wire = w), data: (b, from, to) => void wire.write(b, from, to), eof: () => wire.end() }
+      })
+      .then((l) => {
+        listening = l
+        const hello = Buffer.from('does it work?')
+        let got = ''
+        const wire: Wire = driver.connect(
+          { host: '127.0.0.1', port: l.port },
+          {
+            ...quiet,
+            data: (b, from, to) => {
+              got += b.toString('latin1', from, to)
+              if (got.length >= hello.length) wire.end()
+            },
+            closed: (reason) => over(reason === '' && got === 'does it work?' ? undefined : `a connection to ourselves ended with "${reason}" after "${got}"`),
+          },
+        )
+        wire.write(hello, 0, hello.length)
+      })
+      .catch((error: Error) => over(error.message))
+  })
+}
+
+/** The driver on epoll by FFI: libuv polls the epoll descriptor, so everything else of Node goes on working beside it. */
+export class EpollDriver implements Driver {
+  readonly name = 'epoll'
+  readonly #loop: Loop
+  readonly #streams: Streams
+  readonly #listeners = new Set<Listener>()
+  readonly #bound = new Set<Bound>()
+  readonly #timers = new Set<NodeJS.Timeout>()
+  readonly #connecting = new Map<Stream, number>()
+  #sweeper: NodeJS.Timeout | undefined
+  /** TLS connections, as long as there is no filter for them. */
+  #node: Driver | undefined
+
+  constructor() {
+    this.#loop = new Loop((error) => {
+      // A protocol that throws has lost its state: as with any uncaught error the process ends, with the right stack.
+      process.nextTick(() => {
+        throw error
+      })
+    })
+    this.#streams = { loop: this.#loop, pipes: new Pipes(this.#loop), all: new Set() }
+  }
+
+  get now(): number {
+    return this.#loop.now
+  }
+
+  /** For tests and metrics. */
+  get open(): { readonly connections: number; readonly pipes: number; readonly listeners: number } {
+    return { connections: this.#streams.all.size, pipes: this.#streams.pipes.open, listeners: this.#listeners.size }
+  }
+
+  arena(size: number): Buffer {
+    return new Arena(size).buffer.subarray(0, size)
+  }
+
+  async listen(at: Address | Descriptor, accept: () => Protocol, how: ListenOptions = {}): Promise<Listening> {
+    if (how.tls !== undefined) return this.#fallback.listen(at, accept, how)
+    const fd = 'fd' in at ? this.#adopt(at) : this.#openListener(at, how)
+    const listener = new Listener(this.#loop, fd, (client, peer, peerPort) => this.#accept(client, peer, peerPort, accept, how), how)
+    const r = this.#loop.add(fd, listener, k.EPOLLIN)
+    if (r < 0) {
+      this.#loop.sys.close(fd)
+      throw new SocketError('listen on', at, errnoName(r))
+    }
+    this.#listeners.add(listener)
+    const { sys, arena, nameAt } = this.#loop
+    sys.getsockname(fd, arena, nameAt, nameAt + 28)
+    const gone = (): void => {
+      this.#listeners.delete(listener)
+      listener.close()
+    }
+    return {
+      port: readSockaddr(arena.buffer, nameAt)?.port ?? 0,
+      drain: () => {
+        // Those who wait in the queue were promised a connection by the kernel.
+        if (this.#listeners.has(listener)) listener.acceptAll()
+        gone()
+      },
+      close: gone,
+    }
+  }
+
+  #accept(fd: number, peer: string, peerPort: number, accept: () => Protocol, how: ListenOptions): void {
+    const highWater = how.highWater ?? defaultHighWater
+    const stream = new Stream(this.#streams, fd, how.peek === undefined ? accept() : waiting, peer, peerPort, highWater)
+    if (how.originalDestination === true) {
+      const original = this.#originalDestination(fd, peer)
+      if (original !== undefined) stream.local = original
+    }
+    if (how.peek === undefined) stream.accepted()
+    else stream.peek(how.peek, accept)
+  }
+
+  /** Where the client wanted to go before a redirect; undefined when nobody redirected it. */
+  #originalDestination(fd: number, peer: string): Address | undefined {
+    const { sys, arena, nameAt } = this.#loop
+    const [level, name] = familyOf(peer) === 4 ? [k.IPPROTO_IP, k.SO_ORIGINAL_DST] : [k.IPPROTO_IPV6, k.IP6T_SO_ORIGINAL_DST]
+    if (sys.getsockopt(fd, level, name, arena, nameAt, nameAt + 28) < 0) return undefined
+    return readSockaddr(arena.buffer, nameAt)
+  }
+
+  #adopt({ fd }: Descriptor): number {
+    const { sys } = this.#loop
+    const flags = sys.fcntl(fd, k.F_GETFL, 0)
+    if (flags < 0) throw new SocketError('listen on', { fd }, errnoName(flags))
+    sys.fcntl(fd, k.F_SETFL, flags | k.O_NONBLOCK)
+    return fd
+  }
+
+  #openListener(at: Address, how: ListenOptions): number {
+    const { sys, arena, nameAt } = this.#loop
+    const any = at.host === ''
+    let family: number = any || at.host.includes(':') ? k.AF_INET6 : k.AF_INET
+    let fd = sys.socket(family, k.SOCK_STREAM | k.SOCK_NONBLOCK, 0)
+    if (fd === -E.EAFNOSUPPORT && any) fd = sys.socket((family = k.AF_INET), k.SOCK_STREAM | k.SOCK_NONBLOCK, 0)
+    const check = (r: number): void => {
+      if (r >= 0) return
+      if (fd >= 0) sys.close(fd)
+      throw new SocketError('listen on', at, errnoName(r))
+    }
+    check(fd)
+    check(sys.setOption(fd, k.SOL_SOCKET, k.SO_REUSEADDR, 1))
+    if (family === k.AF_INET6) check(sys.setOption(fd, k.IPPROTO_IPV6, k.IPV6_V6ONLY, any || at.host === '::' ? Number(how.ipv6Only ?? false) : 1))
+    if (how.reusePort === true) check(sys.setOption(fd, k.SOL_SOCKET, k.SO_REUSEPORT, 1))
+    if (how.transparent === true) {
+      if (family === k.AF_INET6) check(sys.setOption(fd, k.IPPROTO_IPV6, k.IPV6_TRANSPARENT, 1))
+      if (family === k.AF_INET || at.host === '') check(sys.setOption(fd, k.IPPROTO_IP, k.IP_TRANSPARENT, 1))
+    }
+    // What is set here the accepted connections inherit, without a call each.
+    sys.setOption(fd, k.IPPROTO_TCP, k.TCP_NODELAY, 1)
+    sys.setOption(fd, k.SOL_SOCKET, k.SO_KEEPALIVE, 1)
+    sys.setOption(fd, k.IPPROTO_TCP, k.TCP_KEEPIDLE, keepAliveIdle)
+    const length = writeSockaddr(arena.buffer, nameAt, any ? (family === k.AF_INET6 ? '::' : '0.0.0.0') : at.host, at.port)
+    check(sys.bind(fd, arena, nameAt, nameAt + length))
+    check(sys.listen(fd, how.backlog ?? 4096))
+    return fd
+  }
+
+  connect(at: Address, p: Protocol, how: ConnectOptions = {}): Wire {
+    if (how.tls !== undefined) return this.#fallback.connect(at, p, how)
+    const { sys, arena, nameAt } = this.#loop
+    let r = sys.socket(at.host.includes(':') ? k.AF_INET6 : k.AF_INET, k.SOCK_STREAM | k.SOCK_NONBLOCK, 0)
+    const fd = r
+    let doing = 'connect'
+    if (r >= 0) {
+      sys.setOption(fd, k.IPPROTO_TCP, k.TCP_NODELAY, 1)
+      sys.setOption(fd, k.SOL_SOCKET, k.SO_KEEPALIVE, 1)
+      if (how.transparent === true) r = at.host.includes(':') ? sys.setOption(fd, k.IPPROTO_IPV6, k.IPV6_TRANSPARENT, 1) : sys.setOption(fd, k.IPPROTO_IP, k.IP_TRANSPARENT, 1)
+      if (r >= 0 && how.from !== undefined) {
+        doing = `bind to ${addressText(how.from)} and connect`
+        // The port is chosen when the other end is known: many more connections fit.
+        if (how.from.port === 0) sys.setOption(fd, k.IPPROTO_IP, k.IP_BIND_ADDRESS_NO_PORT, 1)
+        const length = writeSockaddr(arena.buffer, nameAt, how.from.host === '' ? (at.host.includes(':') ? '::' : '0.0.0.0') : how.from.host, how.from.port)
+        r = sys.bind(fd, arena, nameAt, nameAt + length)
+      }
+      if (r >= 0) {
+        const length = writeSockaddr(arena.buffer, nameAt, at.host, at.port)
+        r = sys.connect(fd, arena, nameAt, nameAt + length)
+      }
+    }
+    const stream = new Stream(this.#streams, fd, p, at.host, at.port, how.highWater ?? defaultHighWater)
+    if (r < 0 && r !== -E.EINPROGRESS) stream.die(`${errnoName(r)}: ${doing} ${addressText(at)}`)
+    else {
+      const ms = how.timeout ?? 10_000
+      stream.connecting(this.#loop.now + ms)
+      this.#connecting.set(stream, ms)
+      this.#sweeper ??= setInterval(() => this.#sweep(), sweepEvery).unref()
+    }
+    return stream
+  }
+
+  #sweep(): void {
+    const now = this.#loop.now
+    for (const [stream, ms] of this.#connecting) {
+      if (stream.deadline === 0 || !stream.alive) this.#connecting.delete(stream)
+      else if (stream.deadline <= now) {
+        this.#connecting.delete(stream)
+        stream.timeout(ms)
+      }
+    }
+    if (this.#connecting.size > 0) return
+    clearInterval(this.#sweeper)
+    this.#sweeper = undefined
+  }
+
+  async bind(at: Address | Descriptor, received: Parameters<Driver['bind']>[1], how: BindOptions = {}): Promise<Bound> {
+    const bound: Bound = openDatagrams(this.#loop, at, received, how, () => this.#bound.delete(bound))
+    this.#bound.add(bound)
+    return bound
+  }
+
+  every(ms: number, f: () => void): () => void {
+    const timer = setInterval(f, ms).unref()
+    this.#timers.add(timer)
+    return () => {
+      this.#timers.delete(timer)
+      clearInterval(timer)
+    }
+  }
+
+  flush(fd: number, b: Buffer, n: number): void {
+    for (let done = 0; done < n; ) {
+      try {
+        done += writeSync(fd, b, done, n - done)
+      } catch (error) {
+        // A pipe that is full loses log lines; it does not stop the server.
+        if ((error as NodeJS.ErrnoException).code !== 'EINTR') return
+      }
+    }
+  }
+
+  splice(a: Wire, b: Wire): boolean {
+    if (!(a instanceof Stream) || !(b instanceof Stream)) return this.#node?.splice(a, b) ?? false
+    if (!a.alive || !b.alive) return false
+    a.joinTo(b)
+    b.joinTo(a)
+    return true
+  }
+
+  detach(w: Wire): Descriptor | undefined {
+    return w instanceof Stream && w.alive ? { fd: w.release() } : undefined
+  }
+
+  async close(): Promise<void> {
+    for (const timer of this.#timers) clearInterval(timer)
+    this.#timers.clear()
+    clearInterval(this.#sweeper)
+    for (const listener of this.#listeners) listener.close()
+    this.#listeners.clear()
+    for (const bound of [...this.#bound]) bound.close()
+    for (const stream of [...this.#streams.all]) stream.abort()
+    await this.#node?.close()
+    // What is told later is told before this resolves.
+    await new Promise<void>((resolve) => setImmediate(resolve))
+    this.#streams.pipes.close()
+    this.#loop.close()
+  }
+
+  get #fallback(): Driver {
+    return (this.#node ??= openNode())
+  }
+}
+
+/** Stands in for the protocol of a connection that is still being looked at. */
+const waiting: Protocol = { opened: () => {}, data: () => {}, drain: () => {}, eof: () => {}, closed: () => {} }
+
+/** A listening socket in the loop. */
+class Listener implements Ready {
+  readonly generation: number
+  readonly #loop: Loop
+  readonly #fd: number
+  readonly #taken: (fd: number, peer: string, port: number) => void
+  readonly #how: ListenOptions
+  #again: NodeJS.Timeout | undefined
+  #closed = false
+
+  constructor(loop: Loop, fd: number, taken: (fd: number, peer: string, port: number) => void, how: ListenOptions) {
+    this.#loop = loop
+    this.generation = loop.nextGeneration()
+    this.#fd = fd
+    this.#taken = taken
+    this.#how = how
+  }
+
+  ready(): void {
+    for (let i = 0; i < mostAccepts && !this.#closed; i++) if (!this.#one()) return
+  }
+
+  acceptAll(): void {
+    while (this.#one());
+  }
+
+  /** Accepts one; false when there is none, or no descriptor left for it. */
+  #one(): boolean {
+    const { sys, arena, nameAt } = this.#loop
+    const fd = sys.accept4(this.#fd, k.SOCK_NONBLOCK, arena, nameAt, nameAt + 28)
+    if (fd >= 0) {
+      const peer = readSockaddr(arena.buffer, nameAt)
+      this.#taken(fd, peer?.host ?? '', peer?.port ?? 0)
+      return true
+    }
+    // Gone before we came; the next one may be there.
+    if (fd === -E.ECONNABORTED || fd === -E.EINTR || fd === -E.EPROTO) return true
+    if (fd === -E.EAGAIN) return false
+    if (fd === -E.EMFILE || fd === -E.ENFILE || fd === -E.ENOBUFS || fd === -E.ENOMEM) {
+      // Nothing to take it with: the queue waits, and the socket keeps silent meanwhile instead of telling us again at once.
+      this.#loop.out(this.#fd)
+      this.#again = setTimeout(() => this.#loop.back(this.#fd, this, k.EPOLLIN), acceptAgain).unref()
+      return false
+    }
+    this.#how.failed?.(new Error(`accept: ${errnoName(fd)}`))
+    this.close()
+    return false
+  }
+
+  close(): void {
+    if (this.#closed) return
+    this.#closed = true
+    clearTimeout(this.#again)
+    this.#loop.forget(this.#fd)
+    this.#loop.sys.close(this.#fd)
+  }
 }

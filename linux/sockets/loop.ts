@@ -1,0 +1,144 @@
+import { performance } from 'node:perf_hooks'
+import { EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, epollEvent } from '../ffi/constants.ts'
+import { E } from '../ffi/errno.ts'
+import { Arena, syscalls, watch, type Syscalls, type Watch } from '../ffi/ffi.ts'
+
+/** Who is told that its descriptor is ready. */
+export interface Ready {
+  /** Comes back with each event: one that was meant for an earlier owner of the same descriptor is not told. */
+  readonly generation: number
+  ready(events: number): void
+}
+
+/** Events taken by one `epoll_wait`. */
+const batch = 256
+/** Times we ask again in one turn before the rest of Node gets its chance. */
+const mostWaits = 8
+
+/** Octets of a protocol's view: what one `recv` may bring, and the room behind it. */
+export const receiveSize = 256 * 1024
+export const roomSize = 32 * 1024
+/** Octets one `send` takes at most from the copy area. */
+export const copySize = 256 * 1024
+
+/** One epoll descriptor that libuv polls, and the memory that its owners share, used between two events only. */
+export class Loop {
+  readonly sys: Syscalls
+  readonly epoll: number
+  readonly arena: Arena
+  /** Where received bytes lie: [0, receiveSize), with `roomSize` behind. */
+  readonly received: Buffer
+  readonly receivedAt: number
+  /** Where bytes are copied that are not in an arena. */
+  readonly copyAt: number
+  /** 64 octets for an address, 64 for option values. */
+  readonly nameAt: number
+  readonly optionAt: number
+  readonly #words: Int32Array
+  readonly #owners: (Ready | undefined)[] = []
+  readonly #watch: Watch
+  readonly #later: (() => void)[] = []
+  #laterSet = false
+  #generation = 1
+  #inTurn = false
+  #now = 0
+  #active = 0
+
+  constructor(failed: (error: unknown) => void) {
+    this.sys = syscalls()
+    this.arena = new Arena(1024 * 1024)
+    const events = batch * epollEvent.size
+    this.nameAt = 8192
+    this.optionAt = this.nameAt + 64
+    this.receivedAt = 65_536
+    this.received = this.arena.buffer.subarray(this.receivedAt, this.receivedAt + receiveSize + roomSize)
+    this.copyAt = this.receivedAt + receiveSize + roomSize + 4096
+    this.#words = new Int32Array(this.arena.buffer.buffer, this.arena.buffer.byteOffset, events / 4)
+    this.epoll = this.sys.epollCreate()
+    if (this.epoll < 0) throw new Error(`epoll_create1: errno ${-this.epoll}`)
+    this.#watch = watch(this.epoll, () => this.#turn(), failed)
+    this.#watch.unref()
+  }
+
+  /** Milliseconds; while events are being told, when they came. */
+  get now(): number {
+    return this.#inTurn ? this.#now : performance.now()
+  }
+
+  nextGeneration(): number {
+    return (this.#generation = (this.#generation + 1) & 0x3fff_ffff)
+  }
+
+  add(fd: number, owner: Ready, events: number): number {
+    this.#owners[fd] = owner
+    const r = this.sys.epollControl(this.epoll, EPOLL_CTL_ADD, fd, events, fd, owner.generation)
+    if (r < 0) this.#owners[fd] = undefined
+    else if (this.#active++ === 0) this.#watch.ref()
+    return r
+  }
+
+  change(fd: number, owner: Ready, events: number): void {
+    this.sys.epollControl(this.epoll, EPOLL_CTL_MOD, fd, events, fd, owner.generation)
+  }
+
+  /** Keeps `fd` out of the epoll descriptor although somebody owns it; `back` ends that. */
+  out(fd: number): void {
+    this.sys.epollControl(this.epoll, EPOLL_CTL_DEL, fd, 0, 0, 0)
+  }
+  back(fd: number, owner: Ready, events: number): void {
+    this.sys.epollControl(this.epoll, EPOLL_CTL_ADD, fd, events, fd, owner.generation)
+  }
+
+  /** Forgets the owner of `fd`, which is about to be closed or given away. */
+  forget(fd: number): void {
+    if (this.#owners[fd] === undefined) return
+    this.#owners[fd] = undefined
+    if (--this.#active === 0) this.#watch.unref()
+  }
+
+  /** Runs `f` when nobody's call is under way: at the end of this turn, or right after the code that runs now. */
+  later(f: () => void): void {
+    this.#later.push(f)
+    if (this.#inTurn || this.#laterSet) return
+    this.#laterSet = true
+    process.nextTick(() => {
+      this.#laterSet = false
+      if (!this.#inTurn) this.#runLater()
+    })
+  }
+
+  close(): void {
+    this.#watch.close()
+    this.sys.close(this.epoll)
+  }
+
+  #turn(): void {
+    this.#inTurn = true
+    try {
+      for (let waits = 0; waits < mostWaits; waits++) {
+        const n = this.sys.epollWait(this.epoll, this.arena, 0, batch, 0)
+        if (n === -E.EINTR) continue
+        if (n <= 0) break
+        this.#now = performance.now()
+        const stride = epollEvent.size >> 2
+        const data = epollEvent.data >> 2
+        for (let i = 0; i < n; i++) {
+          const at = i * stride
+          const owner = this.#owners[this.#words[at + data]!]
+          // The descriptor may have been closed, and opened again by somebody else, since the kernel wrote this.
+          if (owner !== undefined && owner.generation === this.#words[at + data + 1]) owner.ready(this.#words[at]!)
+        }
+        if (this.#later.length > 0) this.#runLater()
+        if (n < batch >> 2) break
+      }
+    } finally {
+      this.#inTurn = false
+      if (this.#later.length > 0) this.#runLater()
+    }
+  }
+
+  #runLater(): void {
+    for (let i = 0; i < this.#later.length; i++) this.#later[i]!()
+    this.#later.length = 0
+  }
+}
