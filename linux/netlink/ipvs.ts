@@ -3,15 +3,13 @@ import type { Netlink } from '../kernel.ts'
 import { attributes, F, messages, textOf, Writer } from './codec.ts'
 import { genericFamily } from './generic.ts'
 
-/** What identifies a virtual server. */
-export interface VirtualAt {
-  readonly protocol: 'TCP' | 'UDP' | 'SCTP'
-  readonly address: Ip
-  readonly port: number
-}
+/** What identifies a virtual server: where packets go, or the mark they carry. */
+export type VirtualAt =
+  | { readonly protocol: 'TCP' | 'UDP' | 'SCTP'; readonly address: Ip; readonly port: number }
+  | { readonly mark: number; readonly family: 4 | 6 }
 
 /** A virtual server of the kernel. */
-export interface VirtualServer extends VirtualAt {
+export type VirtualServer = VirtualAt & {
   readonly scheduler: string
   /** Seconds a client keeps its destination; 0: none. */
   readonly persistence: number
@@ -41,7 +39,7 @@ export const SCHEDULER_FALLBACK = 0x08
 
 const CMD = { NEW_SERVICE: 1, SET_SERVICE: 2, DEL_SERVICE: 3, GET_SERVICE: 4, NEW_DEST: 5, SET_DEST: 6, DEL_DEST: 7, GET_DEST: 8, SET_CONFIG: 12, FLUSH: 17 } as const
 const numbers = { TCP: 6, UDP: 17, SCTP: 132 } as const
-const protocols: Readonly<Record<number, VirtualAt['protocol']>> = { 6: 'TCP', 17: 'UDP', 132: 'SCTP' }
+const protocols: Readonly<Record<number, 'TCP' | 'UDP' | 'SCTP'>> = { 6: 'TCP', 17: 'UDP', 132: 'SCTP' }
 
 // The kernel handles a batch inside one `send`; this keeps its acknowledgements below the default receive buffer.
 const batch = 24 * 1024
@@ -70,15 +68,18 @@ export class Ipvs {
     return new Ipvs(netlink, (await genericFamily(netlink, 'IPVS')).id)
   }
 
-  /** All virtual servers with an address (those by firewall mark are not ours). */
+  /** All virtual servers. */
   async servers(): Promise<VirtualServer[]> {
     const found: VirtualServer[] = []
     for (const body of await this.#dump(CMD.GET_SERVICE)) {
       const has = attributes(attributes(body, 4).get(1)!)
+      const family = has.get(1)!.readUInt16LE()
+      const mark = has.get(5)?.readUInt32LE() ?? 0
       const protocol = protocols[has.get(2)?.readUInt16LE() ?? 0]
-      if (protocol === undefined || has.get(5) !== undefined) continue
+      if (mark === 0 && protocol === undefined) continue
+      const at: VirtualAt = mark !== 0 || protocol === undefined ? { mark, family: family === 2 ? 4 : 6 } : { protocol, address: addressOf(has.get(3)!, family), port: has.get(4)!.readUInt16BE() }
       const flags = has.get(7)?.readUInt32LE() ?? 0
-      found.push({ protocol, address: addressOf(has.get(3)!, has.get(1)!.readUInt16LE()), port: has.get(4)!.readUInt16BE(), scheduler: textOf(has.get(6)), persistence: (flags & 1) === 0 ? 0 : (has.get(8)?.readUInt32LE() ?? 0), schedulerFlags: flags & 0x38 })
+      found.push({ ...at, scheduler: textOf(has.get(6)), persistence: (flags & 1) === 0 ? 0 : (has.get(8)?.readUInt32LE() ?? 0), schedulerFlags: flags & 0x38 })
     }
     return found
   }
@@ -87,7 +88,7 @@ export class Ipvs {
     const found: DestinationState[] = []
     for (const body of await this.#dump(CMD.GET_DEST, of)) {
       const has = attributes(attributes(body, 4).get(2)!)
-      const family = has.get(11)?.readUInt16LE() ?? (of.address.includes(':') ? 10 : 2)
+      const family = has.get(11)?.readUInt16LE() ?? (familyOf(of) === 4 ? 2 : 10)
       const number = (type: number): number => has.get(type)?.readUInt32LE() ?? 0
       found.push({ address: addressOf(has.get(1)!, family), port: has.get(2)!.readUInt16BE(), weight: number(4), active: number(7), inactive: number(8), persistent: number(9) })
     }
@@ -176,18 +177,21 @@ export class Ipvs {
 const codes: Readonly<Record<number, string>> = { 1: 'EPERM', 2: 'ENOENT', 3: 'ESRCH', 12: 'ENOMEM', 17: 'EEXIST', 22: 'EINVAL', 93: 'EPROTONOSUPPORT', 97: 'EAFNOSUPPORT' }
 const codeOf = (errno: number): string => codes[Math.abs(errno)] ?? `errno ${Math.abs(errno)}`
 
-const name = (v: VirtualAt): string => `${v.protocol} ${v.address}:${v.port}`
+const name = (v: VirtualAt): string => ('mark' in v ? `mark ${v.mark}` : `${v.protocol} ${v.address}:${v.port}`)
+const familyOf = (v: VirtualAt): 4 | 6 => ('mark' in v ? v.family : v.address.includes(':') ? 6 : 4)
 
 function writeServer(w: Writer, v: VirtualServer | VirtualAt): void {
-  const octets = ipBytes(v.address)!
+  const four = familyOf(v) === 4
   const nest = w.nest(1)
-  w.u16(1, octets.length === 4 ? 2 : 10).u16(2, numbers[v.protocol]).data(3, room(octets)).u16Be(4, v.port)
+  w.u16(1, four ? 2 : 10)
+  if ('mark' in v) w.u32(5, v.mark)
+  else w.u16(2, numbers[v.protocol]).data(3, room(ipBytes(v.address)!)).u16Be(4, v.port)
   if ('scheduler' in v) {
     // Flags, and a mask of those meant: without it `persistent` could not be taken back.
     const flags = Buffer.alloc(8)
     flags.writeUInt32LE((v.persistence > 0 ? 1 : 0) | v.schedulerFlags, 0)
     flags.writeUInt32LE(0x39, 4)
-    w.text(6, v.scheduler).data(7, flags).u32(8, v.persistence).u32(9, octets.length === 4 ? 0xffff_ffff : 128)
+    w.text(6, v.scheduler).data(7, flags).u32(8, v.persistence).u32(9, four ? 0xffff_ffff : 128)
   }
   w.unnest(nest)
 }

@@ -4,12 +4,14 @@ import type { Kernel, Netlink } from '../../linux/kernel.ts'
 import { chainNames, Digest, digest, generation, holds, NftBatch, ruleCounts, setNames } from '../../linux/netlink/nftables.ts'
 import type { Backend } from '../backend.ts'
 import type { Endpoint, NodeFacts, Refused, ServiceTable } from '../table.ts'
-import { endpointData, endpointMap, keyOf, Shape, slotKey, tableName, verdictMap, type Piece } from './shape.ts'
+import { endpointData, endpointMap, keyOf, Shape, slotKey, tableName, verdictMap, type Forwarder, type Piece } from './shape.ts'
 
 /** What this backend works with. */
 export interface NftablesOptions {
   readonly kernel: Kernel
   readonly log: Log
+  /** Another mode's forwarder, whose packets these rules only refuse, drop and mark. */
+  readonly forwarder?: Forwarder
 }
 
 /** Forwards by nftables maps, written by netlink: one lookup says which flavour of Service this is, a second one which endpoint. */
@@ -43,11 +45,13 @@ class NftablesBackend implements Backend {
   readonly #log: Log
   readonly #committed = new Map<IpFamily, Committed>()
   #netlink: Netlink | undefined
+  readonly #forwarder: Forwarder | undefined
   #limit = Number.POSITIVE_INFINITY
 
-  constructor({ kernel, log }: NftablesOptions) {
+  constructor({ kernel, log, forwarder }: NftablesOptions) {
     this.#kernel = kernel
     this.#log = log
+    this.#forwarder = forwarder
   }
 
   get #socket(): Netlink {
@@ -57,7 +61,7 @@ class NftablesBackend implements Backend {
   async probe(): Promise<string | undefined> {
     // Everything the shape needs, made and deleted within one transaction: nobody ever sees it.
     const facts: NodeFacts = { name: '', localPods: { kind: 'none' }, clusterCidrs: [], serviceCidrs: [], clusterIps: new Set(), nodePortAddresses: 'all', masqueradeAll: false, masqueradeMark: 0x4000 }
-    const shape = new Shape(4, facts)
+    const shape = new Shape(4, facts, this.#forwarder)
     const to = [{ address: '192.0.2.1' as Ip, port: 1, local: false }]
     const common = { protocol: 'TCP', family: 4, sources: 'any', scheduler: undefined, port: 'probe/probe:', routes: [{ from: 'this node', outcome: { kind: 'forward', to }, masquerade: 'always' }, { from: 'anyone', outcome: { kind: 'forward', to }, masquerade: 'hairpin only' }] } as const
     const piece = shape.piece({ ...common, at: { address: '192.0.2.2' as Ip, port: 1, kind: 'cluster' }, affinity: 10 }, undefined)!
@@ -123,15 +127,15 @@ class NftablesBackend implements Backend {
     // Out first, then in: one key may do both.
     const change = new Map<Ip, number>()
     for (const { before, after } of changes) {
-      remove(before, after, batch)
+      remove(before, after, batch, shape)
       countEndpoints(before, -1, change)
       countEndpoints(after, 1, change)
     }
     const met = [...change].filter(([, by]) => by !== 0).map(([ip, by]) => ({ ip, had: known.hairpin.get(ip) ?? 0, has: (known.hairpin.get(ip) ?? 0) + by }))
-    const now = clusterIpsOf(desired, family)
+    const now = shape.addressesIn(desired)
     for (const { ip, had, has } of met) if (had > 0 && has === 0) batch.remove('hairpin', twice(ip))
     if (known.clusterIps !== now) for (const ip of known.clusterIps) if (!now.has(ip)) batch.remove('addresses', ipBytes(ip)!)
-    for (const { before, after } of changes) add(before, after, batch)
+    for (const { before, after } of changes) add(before, after, batch, shape)
     for (const { ip, had, has } of met) if (had === 0 && has > 0) batch.add('hairpin', twice(ip))
     if (known.clusterIps !== now) for (const ip of now) if (!known.clusterIps.has(ip)) batch.add('addresses', ipBytes(ip)!)
 
@@ -155,11 +159,11 @@ class NftablesBackend implements Backend {
   /** Everything anew in one transaction; affinity's memory stays. Falls back to a table from nothing. */
   async #refill(family: IpFamily, desired: ServiceTable, refused: Refused[], before: Committed | undefined): Promise<void> {
     for (const manner of ['over what is there', 'from nothing'] as const) {
-      const shape = new Shape(family, desired.node)
+      const shape = new Shape(family, desired.node, this.#forwarder)
       const made = new Set<string>()
       const pieces = new Map<string, Piece>()
       const hairpin = new Map<Ip, number>()
-      const clusterIps = clusterIpsOf(desired, family)
+      const clusterIps = shape.addressesIn(desired)
       const mine: Refused[] = []
       for (const [key, front] of desired.fronts) {
         if (front.family !== family) continue
@@ -174,7 +178,7 @@ class NftablesBackend implements Backend {
         writeFrame(shape, batch)
         for (const piece of pieces.values()) shape.write(piece.chain, made, batch)
         for (const piece of pieces.values()) {
-          add(undefined, piece, batch)
+          add(undefined, piece, batch, shape)
           countEndpoints(piece, 1, hairpin)
           if (batch.size > this.#limit) await batch.send(this.#socket)
         }
@@ -272,7 +276,7 @@ class NftablesBackend implements Backend {
         const keys = sample.filter((p) => verdictMap(p.front) === map).map((p) => keyOf(p.front).slice())
         if (keys.length > 0 && !(await holds(this.#socket, family, tableName, map, keys))) wrong.push(words(`${map} lacks elements of ours`))
       }
-      for (const list of [0, 1]) {
+      for (const list of shape.forwarder === undefined ? [0, 1] : []) {
         for (const node of [true, false]) {
           const some = sample.filter((p) => p.lists[list] !== undefined && 'nodePort' in p.front.at === node)
           if (some.length > 0 && !(await holds(this.#socket, family, tableName, endpointMap(some[0]!.front, list), some.map((p) => (keyOf(p.front), slotKey(p.front, 0).slice()))))) wrong.push(words(`${endpointMap(some[0]!.front, list)} lacks elements of ours`))
@@ -283,7 +287,7 @@ class NftablesBackend implements Backend {
     const want = new Map(shape.frameSets().map((spec) => [spec.name, new Digest()]))
     for (const { front, chain, lists } of known.pieces.values()) {
       want.get(verdictMap(front))!.add(keyOf(front), chain)
-      lists.forEach((slots, list) => {
+      if (shape.forwarder === undefined) lists.forEach((slots, list) => {
         const digest = want.get(endpointMap(front, list))!
         slots.forEach((e, i) => digest.add(slotKey(front, i), endpointData(e, front.family)))
       })
@@ -325,12 +329,12 @@ function writeFrame(shape: Shape, batch: NftBatch): void {
 }
 
 /** Writes the elements that must go, to make `after` of `before`. */
-function remove(before: Piece | undefined, after: Piece | undefined, batch: NftBatch): void {
+function remove(before: Piece | undefined, after: Piece | undefined, batch: NftBatch, shape: Shape): void {
   if (before === undefined) return
   const { front } = before
   const key = keyOf(front)
   if (before.chain !== after?.chain) batch.remove(verdictMap(front), key)
-  before.lists.forEach((slots, list) => {
+  if (shape.forwarder === undefined) before.lists.forEach((slots, list) => {
     const now = after?.lists[list] ?? []
     const map = endpointMap(front, list)
     for (let i = 0; i < slots.length; i++) if (!same(slots[i], now[i])) batch.remove(map, slotKey(front, i))
@@ -338,11 +342,11 @@ function remove(before: Piece | undefined, after: Piece | undefined, batch: NftB
 }
 
 /** Writes the elements that must come; endpoints before the verdict that leads to them. */
-function add(before: Piece | undefined, after: Piece | undefined, batch: NftBatch): void {
+function add(before: Piece | undefined, after: Piece | undefined, batch: NftBatch, shape: Shape): void {
   if (after === undefined) return
   const { front } = after
   const key = keyOf(front)
-  after.lists.forEach((slots, list) => {
+  if (shape.forwarder === undefined) after.lists.forEach((slots, list) => {
     const old = before?.lists[list] ?? []
     const map = endpointMap(front, list)
     for (let i = 0; i < slots.length; i++) if (!same(slots[i], old[i])) batch.add(map, slotKey(front, i), endpointData(slots[i]!, front.family))
@@ -362,18 +366,6 @@ function twice(ip: Ip): Uint8Array {
   both.set(octets)
   both.set(octets, octets.length)
   return both
-}
-
-const clusterIpCache = new WeakMap<ReadonlySet<Ip>, Map<IpFamily, ReadonlySet<Ip>>>()
-
-/** The allocated addresses of one family; the same value for the same table. */
-function clusterIpsOf(table: ServiceTable, family: IpFamily): ReadonlySet<Ip> {
-  const all = table.node.clusterIps
-  let cached = clusterIpCache.get(all)
-  if (cached === undefined) clusterIpCache.set(all, (cached = new Map()))
-  let own = cached.get(family)
-  if (own === undefined) cached.set(family, (own = new Set([...all].filter((ip) => familyOf(ip) === family))))
-  return own
 }
 
 function wants(table: ServiceTable, family: IpFamily): boolean {

@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto'
-import { familyOf, ipBytes, network, type Cidr, type IpFamily } from '../../lib/ip.ts'
+import { familyOf, ipBytes, network, type Cidr, type Ip, type IpFamily } from '../../lib/ip.ts'
 import {
   addressKind, bitwise, compare, conntrackStatus, DNAT, dnat, LOCAL, lookup, lookupMap, masquerade, meta, numgen, payload, register, reject, remember, setMark, typeOf, types, u32, verdict,
   type Expression, type NftBatch, type SetSpec, type Verdict,
 } from '../../linux/netlink/nftables.ts'
-import type { Endpoint, Front, NodeFacts, Protocol, Route } from '../table.ts'
+import type { Endpoint, Front, NodeFacts, Protocol, Route, ServiceTable } from '../table.ts'
 
 /** Our table's name, one in each family. */
 export const tableName = 'switchyard'
@@ -32,6 +32,14 @@ export const verdictMap = (front: Front): 'services' | 'ports' => ('nodePort' in
 /** The map that a front's first or second list of endpoints is in. */
 export const endpointMap = (front: Front, list: number): string => mapOf[`${'nodePort' in front.at ? 'node-' : ''}${list === 0 ? 'n' : 'l'}` as List]
 
+/**
+ * Who forwards what the rules let through. Left out: the maps themselves. Otherwise the rules only refuse, drop and mark, and `mark` gives the packets of a front's second list
+ * of endpoints a mark by which the forwarder knows them.
+ */
+export interface Forwarder {
+  mark(front: Front): number
+}
+
 /** Numbers of protocols in a key. */
 const protocolNumber: Readonly<Record<Protocol, number>> = { TCP: 6, UDP: 17, SCTP: 132 }
 
@@ -43,9 +51,12 @@ export class Shape {
   readonly #a: number // octets of an address
   readonly #r: ReturnType<typeof registers>
 
-  constructor(family: IpFamily, facts: NodeFacts) {
+  readonly forwarder: Forwarder | undefined
+
+  constructor(family: IpFamily, facts: NodeFacts, forwarder?: Forwarder) {
     this.family = family
     this.facts = facts
+    this.forwarder = forwarder
     this.#a = family === 4 ? 4 : 16
     this.#r = registers(family)
   }
@@ -66,16 +77,28 @@ export class Shape {
         index = lists.length
         if (index > 1) return undefined
         const old = before?.lists[index]
-        lists.push({ endpoints: outcome.to, slots: front.affinity === undefined ? slotsOf(outcome.to, old) : stickySlots(outcome.to, old) })
+        lists.push({ endpoints: outcome.to, slots: this.forwarder !== undefined ? outcome.to : front.affinity === undefined ? slotsOf(outcome.to, old) : stickySlots(outcome.to, old) })
       }
       const list: List = `${node ? 'node-' : ''}${index === 0 ? 'n' : 'l'}` as List
       const n = lists[index]!.slots.length
-      const pick = front.affinity === undefined ? this.#pick(list, n) : this.#sticky(list, n, front.affinity)
+      const pick = this.forwarder !== undefined ? this.#handedOver(index, front, this.forwarder) : front.affinity === undefined ? this.#pick(list, n) : this.#sticky(list, n, front.affinity)
       targets.push({ route, chain: route.masquerade === 'always' ? this.#marked(pick) : pick })
     }
     const chain = this.#limited(this.#routed(targets), front.sources)
     return { front, chain, lists: lists.map((l) => l.slots) }
   }
+
+  /** Addresses all of whose other ports are refused: ClusterIPs, and for a forwarder that binds them also external ones. The same value for the same table. */
+  addressesIn(table: ServiceTable): ReadonlySet<Ip> {
+    const { clusterIps } = table.node
+    if (this.#addresses?.clusterIps === clusterIps && (this.forwarder === undefined || this.#addresses.fronts === table.fronts)) return this.#addresses.found
+    const found = new Set<Ip>()
+    for (const ip of clusterIps) if (familyOf(ip) === this.family) found.add(ip)
+    if (this.forwarder !== undefined) for (const { at, family } of table.fronts.values()) if (family === this.family && 'address' in at) found.add(at.address)
+    this.#addresses = { clusterIps, fronts: table.fronts, found }
+    return found
+  }
+  #addresses: { readonly clusterIps: ReadonlySet<Ip>; readonly fronts: ReadonlyMap<string, Front>; readonly found: ReadonlySet<Ip> } | undefined
 
   /** Writes chain `name`, and first what it leads to, unless `made` has it. */
   write(name: string, made: Set<string>, batch: NftBatch): void {
@@ -109,13 +132,17 @@ export class Shape {
     const a = this.#a
     const ip = this.family === 4 ? types.ipv4 : types.ipv6
     const endpoint = { type: typeOf(ip, types.port), length: a + 4 }
-    const byAddress = { keyType: typeOf(ip, types.proto, types.port, types.mark), keyLength: a + 12, data: endpoint }
-    const byPort = { keyType: typeOf(types.proto, types.port, types.mark), keyLength: 12, data: endpoint }
+    const maps: readonly SetSpec[] =
+      this.forwarder !== undefined
+        ? []
+        : [
+            { name: 'endpoints', keyType: typeOf(ip, types.proto, types.port, types.mark), keyLength: a + 12, data: endpoint },
+            { name: 'local_endpoints', keyType: typeOf(ip, types.proto, types.port, types.mark), keyLength: a + 12, data: endpoint },
+            { name: 'node_endpoints', keyType: typeOf(types.proto, types.port, types.mark), keyLength: 12, data: endpoint },
+            { name: 'node_local_endpoints', keyType: typeOf(types.proto, types.port, types.mark), keyLength: 12, data: endpoint },
+          ]
     return [
-      { name: 'endpoints', ...byAddress },
-      { name: 'local_endpoints', ...byAddress },
-      { name: 'node_endpoints', ...byPort },
-      { name: 'node_local_endpoints', ...byPort },
+      ...maps,
       { name: 'services', keyType: typeOf(ip, types.proto, types.port), keyLength: a + 8, data: 'verdict' },
       { name: 'ports', keyType: typeOf(types.proto, types.port), keyLength: 8, data: 'verdict' },
       { name: 'addresses', keyType: ip, keyLength: a },
@@ -143,7 +170,7 @@ export class Shape {
       { name: 'dropped', rules: [[verdict('drop')]] },
       // A ClusterIP's other ports are refused, addresses of the range that nobody has are dropped.
       { name: 'cluster', rules: [services, wrongPort, [verdict('drop')]] },
-      { name: 'pick', rules: [...ranges.map((c) => [...this.#inside('destination', c), verdict({ goto: 'cluster' })]), services, ...(ranges.length === 0 ? [wrongPort] : []), ...nodePorts] },
+      { name: 'pick', rules: [...ranges.map((c) => [...this.#inside('destination', c), verdict({ goto: 'cluster' })]), services, ...(ranges.length === 0 || this.forwarder !== undefined ? [wrongPort] : []), ...nodePorts] },
       {
         name: 'masquerading',
         rules: [
@@ -154,7 +181,7 @@ export class Shape {
       },
       { name: 'prerouting', hook: { at: 'prerouting', type: 'nat', priority: -100 }, rules: [[verdict({ jump: 'pick' })]] },
       { name: 'output', hook: { at: 'output', type: 'nat', priority: -100 }, rules: [[verdict({ jump: 'pick' })]] },
-      { name: 'postrouting', hook: { at: 'postrouting', type: 'nat', priority: 100 }, rules: [[conntrackStatus(r.first), bitwise(r.first, DNAT, zero), compare(r.first, zero, true), verdict({ goto: 'masquerading' })]] },
+      { name: 'postrouting', hook: { at: 'postrouting', type: 'nat', priority: 100 }, rules: [[...(this.forwarder === undefined ? [conntrackStatus(r.first), bitwise(r.first, DNAT, zero), compare(r.first, zero, true)] : []), verdict({ goto: 'masquerading' })]] },
     ]
   }
 
@@ -188,6 +215,14 @@ export class Shape {
       [choice],
       slots.map((chain, i) => [choice.name, u32(i), { goto: chain }] as const),
     )
+  }
+
+  /** Let through to the forwarder; the second list's with a mark in place of all but the masquerading bit. */
+  #handedOver(list: number, front: Front, forwarder: Forwarder): string {
+    if (list === 0) return this.#chain('through', [], () => [[verdict('accept')]])
+    const mark = forwarder.mark(front)
+    const r = this.#r.first
+    return this.#chain(`mark-${mark}`, [], () => [[meta(r, 'mark'), bitwise(r, u32(this.facts.masqueradeMark), u32(mark)), setMark(r)], [verdict('accept')]])
   }
 
   #marked(target: string): string {
