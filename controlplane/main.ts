@@ -12,7 +12,6 @@ import { authority, type Authority, type Pair } from './identity/ca.ts'
 import { identity } from './identity/fixed.ts'
 import { kubeconfigText } from './identity/kubeconfig.ts'
 import { flags, type Options } from './options.ts'
-import { assemble } from './assemble.ts'
 
 /** `switchyard controlplane`: the API server and the controllers. */
 export const command: Command = build({
@@ -26,20 +25,28 @@ export const command: Command = build({
 export const kubeconfig: Command = build({
   name: 'kubeconfig',
   summary: 'Prints the kubeconfig of an identity, signed by the authority in --data.',
-  usage: 'IDENTITY',
+  usage: 'IDENTITY…',
   details: 'IDENTITY is admin, system:kube-proxy, system:dns, system:ingress or system:node:NAME.',
   flags: {
     data: { type: 'string', value: 'DIR', required: true, help: "the control plane's --data" },
     server: { type: 'string', value: 'URL', default: 'https://127.0.0.1:6443', help: 'where the API is' },
     days: { type: 'number', default: 365, help: 'how long the certificate is good for' },
+    folder: { type: 'string', value: 'DIR', help: 'write a file for each identity here, its colons as dashes and .yaml behind, instead of printing one' },
   },
   run: async ({ values, positionals }, context) => {
-    const name = positionals[0]
-    if (name === undefined || positionals.length > 1) throw new UsageError('expected one IDENTITY')
-    const user = identity(name)
-    if (user === undefined) throw new UsageError(`no identity ${name}; expected admin, system:kube-proxy, system:dns, system:ingress or system:node:NAME`)
+    if (positionals.length === 0 || (positionals.length > 1 && values.folder === undefined)) throw new UsageError(`expected one IDENTITY${positionals.length > 1 ? '; several need --folder' : ''}`)
+    const users = positionals.map((name) => {
+      const user = identity(name)
+      if (user === undefined) throw new UsageError(`no identity ${name}; expected admin, system:kube-proxy, system:dns, system:ingress or system:node:NAME`)
+      return { name, user }
+    })
     const ca = await authority(values.data)
-    context.out(kubeconfigText(values.server, ca.certificate, user.name, await ca.client(user.name, user.groups, values.days)))
+    if (values.folder !== undefined) mkdirSync(values.folder, { recursive: true, mode: 0o700 })
+    for (const { name, user } of users) {
+      const text = kubeconfigText(values.server, ca.certificate, user.name, await ca.client(user.name, user.groups, values.days))
+      if (values.folder === undefined) context.out(text)
+      else writeFileSync(join(values.folder, `${name.replaceAll(':', '-')}.yaml`), text, { mode: 0o600 })
+    }
   },
 })
 
@@ -63,6 +70,8 @@ async function run(options: Options, signal: AbortSignal): Promise<void> {
   const ended = new AbortController()
   const stop = (): void => ended.abort()
   signal.addEventListener('abort', stop, { once: true })
+  // Loaded here, so that `switchyard kubeconfig` need not carry the whole control plane.
+  const { assemble } = await import('./assemble.ts')
   const plane = await assemble({ options, ca, cidrs, ports, advertise, listenPort: listen.port, log, metrics, signal: ended.signal, broken: stop })
   closers.add('store', () => plane.close())
   const tls = { cert: serving.certificate, key: serving.key, ca: ca.certificate }
