@@ -24,8 +24,8 @@ export interface ClusterPlan {
   readonly controlplane: PlannedPart
   /** Everything that speaks to the control plane. */
   readonly others: readonly PlannedPart[]
-  readonly identities: readonly { readonly identity: string; readonly file: string }[]
-  readonly identityArgv: (identity: string) => readonly string[]
+  /** Makes the kubeconfigs of all parts. */
+  readonly identities: readonly string[]
   /** The administrator's kubeconfig, as it is used inside the lab. */
   readonly adminKubeconfig: string
   readonly apiUrl: string
@@ -54,8 +54,7 @@ export function clusterPlan(t: Topology, paths: ClusterPaths): ClusterPlan {
       part(node, 'dns', ...own(identityOf.dns), '--node', node.name, '--listen', `${bracketed(node.address)}:53`),
       ...(node === first ? [part(node, 'ingress', ...own(identityOf.ingress), '--http', `${bracketed(node.address)}:80`, '--https', `${bracketed(node.address)}:443`)] : []),
     ]),
-    identities: [...Object.values(identityOf), ...t.nodes.map((n) => `system:node:${n.name}`)].map((identity) => ({ identity, file: kubeconfig(identity) })),
-    identityArgv: (identity) => [paths.launcher, 'kubeconfig', identity, '--data', data, '--server', apiUrl],
+    identities: [paths.launcher, 'kubeconfig', ...Object.values(identityOf), ...t.nodes.map((n) => `system:node:${n.name}`), '--data', data, '--server', apiUrl, '--folder', kubeconfigs],
   }
 }
 

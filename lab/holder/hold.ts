@@ -68,7 +68,8 @@ export class Hold {
     progress('control plane', since())
     const dns = this.#kubeDns()
     dns.catch(() => {})
-    await Promise.all(this.plan.identities.map(({ identity, file }) => this.#identity(identity, file)))
+    const [program, ...words] = this.within(this.topology.nodes[0]!.name, this.plan.identities)
+    await run(program!, words)
     await Promise.all(this.plan.others.map((part) => this.#start(part)))
     for (const part of this.plan.others) await this.supervisor.whenReady(part.name, patience, tries)
     await dns
@@ -109,13 +110,6 @@ export class Hold {
     const proxies = plan.others.filter((p) => p.name.endsWith('/proxy'))
     await Promise.all(proxies.map((p) => this.#start(p)))
     await Promise.all(proxies.map((p) => this.supervisor.whenReady(p.name, patience, 1)))
-  }
-
-  async #identity(identity: string, file: string): Promise<void> {
-    const first = this.topology.nodes[0]!
-    const [program, ...words] = this.within(first.name, this.plan.identityArgv(identity))
-    const text = await run(program!, words)
-    writeFileSync(file, text, { mode: 0o600 })
   }
 
   /** The Service by which Pods reach the DNS. The control plane may take a moment until its namespace is there. */
