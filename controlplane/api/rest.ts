@@ -9,7 +9,7 @@ import type { Log } from '../../lib/log.ts'
 import { encode, Entry, prefixOf, type Cache } from './cache.ts'
 import { same } from './patch.ts'
 import { badRequest, conflict, exists, Failure, forbidden, internal, invalid, modified, notFound } from './status.ts'
-import { managedByApply, managedByUpdate } from './managed.ts'
+import { managedByUpdate } from './managed.ts'
 
 /** What one request is about. */
 export interface Call {
@@ -137,7 +137,7 @@ export class Rest {
   }
 
   /** Makes an object of `k` from a decoded one. */
-  async create(call: Call, object: Json, how: { readonly apply?: Json } = {}): Promise<Entry> {
+  async create(call: Call, object: Json, how: { readonly managed?: () => Json[] } = {}): Promise<Entry> {
     const { kind: k } = call
     const meta = object['metadata']
     if (k.namespaced) {
@@ -161,6 +161,8 @@ export class Rest {
       k.defaults?.(o)
       if (k.namespaced && m.name !== undefined) await this.#admission.admit(call, o, undefined)
       else if (!k.namespaced) await this.#admission.admit(call, o, undefined)
+      // Owned is what was asked for with its defaults, not what the server adds below.
+      const fields = how.managed?.() ?? managedByUpdate(k, normal(k, o), undefined, call, this.#now())
       k.prepareCreate?.(o)
       const errors = new FieldErrors()
       validateMeta(m, k.namespaced, k.nameRule, 'metadata', errors)
@@ -170,8 +172,8 @@ export class Rest {
       const warnings = k.warnings?.(o, undefined) ?? []
       const claim = await this.#admission.claim(call, o, undefined)
       const made = normal(k, o)
-      made['metadata'].managedFields = how.apply === undefined ? managedByUpdate(k, made, undefined, call, this.#now()) : managedByApply(k, made, undefined, how.apply, call, this.#now())
-      if (made['metadata'].managedFields.length === 0) delete made['metadata'].managedFields
+      made['metadata'].managedFields = fields
+      if (fields.length === 0) delete made['metadata'].managedFields
       for (const w of warnings) if (!call.warnings.includes(w)) call.warnings.push(w)
       const key = this.key(k, call.namespace, m.name)
       const bytes = encode(k.storedAs === undefined ? made : k.storedAs.write(made))
@@ -200,7 +202,7 @@ export class Rest {
   async update(
     call: Call,
     change: (before: Json) => Json | Promise<Json>,
-    how: { readonly retry?: boolean; readonly apply?: (before: Json) => Json | undefined; readonly part?: 'status' | 'spec' | 'other' } = {},
+    how: { readonly retry?: boolean; readonly managed?: () => Json[]; readonly part?: 'status' | 'other' } = {},
   ): Promise<Entry> {
     const { kind: k } = call
     for (let attempt = 0; ; attempt++) {
@@ -225,7 +227,6 @@ export class Rest {
       if (b.generation === undefined) delete meta.generation
       else meta.generation = b.generation
       meta.resourceVersion = b.resourceVersion
-      if (meta.generateName === undefined && b.generateName !== undefined && how.apply !== undefined) meta.generateName = b.generateName
       fallbacks(k.type, o)
       k.defaults?.(o)
       if (how.part === 'status') {
@@ -241,6 +242,7 @@ export class Rest {
         else o['status'] = before['status']
       }
       await this.#admission.admit(call, o, before)
+      const fields = how.managed?.() ?? managedByUpdate(k, normal(k, o), before, call, this.#now(), meta.managedFields)
       if (how.part === undefined) k.prepareUpdate?.(o, before)
       const errors = new FieldErrors()
       validateMeta(meta, k.namespaced, k.nameRule, 'metadata', errors)
@@ -255,9 +257,6 @@ export class Rest {
       const claim = how.part === 'status' ? undefined : await this.#admission.claim(call, o, before)
       const made = normal(k, o)
       if (k.generation && how.part !== 'status' && !same(withoutStatusAndMeta(made), withoutStatusAndMeta(normal(k, structuredClone(before))))) made['metadata'].generation = (b.generation ?? 0) + 1
-      const applied = how.apply?.(before)
-      // Without the managedFields, is anything new at all?
-      const fields = applied === undefined ? managedByUpdate(k, made, before, call, this.#now(), given['metadata'].managedFields) : managedByApply(k, made, before, applied, call, this.#now())
       made['metadata'].managedFields = fields
       if (fields.length === 0) delete made['metadata'].managedFields
       for (const w of k.warnings?.(o, before) ?? []) if (!call.warnings.includes(w)) call.warnings.push(w)
