@@ -3,14 +3,16 @@ import { connect } from '../kube/client.ts'
 import { loadCredentials } from '../kube/credentials.ts'
 import { Closers } from '../lib/lifecycle.ts'
 import { createLog, explainError, type Log } from '../lib/log.ts'
-import { command as build, UsageError } from '../lib/options.ts'
+import { command as build, parse, UsageError, type Parsed, type Values } from '../lib/options.ts'
 import { listenStatus } from '../lib/status.ts'
-import type { Kernel } from '../linux/kernel.ts'
 import { openNetlink } from '../linux/netlink/socket.ts'
 import { realKernel } from '../linux/real.ts'
 import { modeNamed, modes, type BackendTools } from './backends.ts'
+import { readConfig } from './config.ts'
+import { removeKubeProxy } from './iptables/kubeproxy.ts'
 import { NodeProxy } from './nodeproxy.ts'
 import { flags, proxyOptions, type ProxyOptions } from './options.ts'
+import { setSwitches } from './sysctls.ts'
 
 /** `switchyard proxy`. */
 export const command = build({
@@ -18,19 +20,54 @@ export const command = build({
   summary: 'Runs the service proxy of a node: connections to Services reach their endpoints.',
   flags,
   details: `Modes:\n${modes.map((m) => `  ${m.name.padEnd(10)} ${m.summary}`).join('\n')}`,
-  run: async ({ values }, { signal }) => {
-    const options = proxyOptions(values, hostname().toLowerCase())
+  run: async (given, { signal }) => {
     const log = createLog()
+    const values = await withFile(given, log)
+    const options = proxyOptions(values, hostname().toLowerCase())
     const kernel = realKernel({ iptables: options.iptablesVariant, openNetlink })
     const tools: BackendTools = { kernel, log, options }
-    if (values.cleanup) return cleanup(tools)
-    await run(options, tools, signal)
+    if (values.cleanup) return cleanup(tools, values['cleanup-kube-proxy'])
+    if (values['init-only']) return setSwitches(options, kernel, log)
+    await run(options, tools, values['cleanup-kube-proxy'], signal)
     return 0
   },
 })
 
-async function cleanup(tools: BackendTools): Promise<number> {
+/** The flags given, and for the others what `--config` says. */
+async function withFile(given: Parsed<typeof flags>, log: Log): Promise<Values<typeof flags>> {
+  const path = given.values.config
+  if (path === undefined) return given.values
+  const { flags: fromFile, warnings } = await readConfig(path)
+  for (const warning of warnings) log.warn(warning)
+  const aliases: Readonly<Record<string, readonly string[]>> = { mode: ['mode', 'proxy-mode'], node: ['node', 'hostname-override'], 'healthz-bind-address': ['healthz-bind-address', 'status'], 'metrics-bind-address': ['metrics-bind-address', 'status'] }
+  const more = fromFile.filter(([name]) => !(aliases[name] ?? [name]).some((n) => given.given.has(n)))
+  let file: Parsed<typeof flags>
+  try {
+    file = parse(
+      flags,
+      more.map(([name, value]) => `--${name}=${value}`),
+    )
+  } catch (error) {
+    throw error instanceof UsageError ? new UsageError(`${path}: ${error.message.replace(/^flag --/, '')}`) : error
+  }
+  const values: Record<string, unknown> = { ...file.values }
+  for (const name of given.given) values[name] = given.values[name as keyof typeof given.values]
+  if (!given.given.has('external-ip-ranges')) {
+    // Whoever comes from kube-proxy has them served; only a range of ours narrows it.
+    log.warn('external IPs are served wherever they are, as kube-proxy does: whoever may write Services can take any address (CVE-2020-8554); --external-ip-ranges narrows it')
+    values['external-ip-ranges'] = ['any']
+  }
+  return values as Values<typeof flags>
+}
+
+async function cleanup(tools: BackendTools, kubeProxy: boolean): Promise<number> {
   let status = 0
+  if (kubeProxy) {
+    for (const problem of await removeKubeProxy(tools.kernel, new AbortController().signal)) {
+      tools.log.error('could not remove what kube-proxy left', { error: problem })
+      status = 1
+    }
+  }
   for (const mode of modes) {
     try {
       const backend = await mode.load(tools)
@@ -44,7 +81,7 @@ async function cleanup(tools: BackendTools): Promise<number> {
   return status
 }
 
-async function run(options: ProxyOptions, tools: BackendTools, signal: AbortSignal): Promise<void> {
+async function run(options: ProxyOptions, tools: BackendTools, replaces: boolean, signal: AbortSignal): Promise<void> {
   const { log, kernel } = tools
   const closers = new Closers()
   try {
@@ -56,7 +93,7 @@ async function run(options: ProxyOptions, tools: BackendTools, signal: AbortSign
     if (why !== undefined) throw new Error(`mode ${mode.name} cannot work here: ${why}`)
     const client = connect(await loadCredentials(options.kubeconfig), { userAgent: 'switchyard-proxy' })
     closers.add('connections to the API server', () => client.close())
-    await prepareKernel(kernel, log)
+    await setSwitches(options, kernel, log)
     const proxy = new NodeProxy(options, tools, backend, client)
     const [health, metrics] = options.status
     const paths = {
@@ -69,22 +106,11 @@ async function run(options: ProxyOptions, tools: BackendTools, signal: AbortSign
       const server = await listenStatus(at, { metrics: proxy.measures.metrics, ready, paths: { ...paths, '/proxyMode': () => ({ code: 200, body: options.mode }) } })
       closers.add('the status listener', () => server.close())
     }
-    await proxy.run(signal, () => log.info('ready', { mode: mode.name, node: options.node, status: options.status.map((s) => `${s.host}:${s.port}`) }))
+    await proxy.run(signal, () => {
+      log.info('ready', { mode: mode.name, node: options.node, status: options.status.map((s) => `${s.host}:${s.port}`) })
+      if (replaces) void removeKubeProxy(kernel, signal).then((problems) => problems.forEach((error) => log.warn('could not remove what kube-proxy left', { error })))
+    })
   } finally {
     await closers.close(log)
-  }
-}
-
-/** Turns forwarding on: without it nothing passes from an interface to another. */
-async function prepareKernel(kernel: Kernel, log: Log): Promise<void> {
-  for (const [name, value, optional] of [
-    ['net.ipv4.ip_forward', '1', false],
-    ['net.ipv6.conf.all.forwarding', '1', true],
-  ] as const) {
-    try {
-      if ((await kernel.sysctl.get(name)) !== value) await kernel.sysctl.set(name, value)
-    } catch (error) {
-      if (!optional) log.warn('could not turn forwarding on', { sysctl: name, error: explainError(error) })
-    }
   }
 }

@@ -21,6 +21,19 @@ export interface ProxyOptions {
   readonly tcpBeLiberal: boolean
   readonly strictArp: boolean
   readonly excludeCidrs: readonly Cidr[]
+  readonly ipvsTimeouts: { readonly tcp: number; readonly tcpFin: number; readonly udp: number }
+  readonly conntrack: ConntrackOptions
+  readonly oomScoreAdj: number | undefined
+}
+
+/** Limits of connection tracking; 0 leaves the kernel's. Times in milliseconds. */
+export interface ConntrackOptions {
+  readonly maxPerCore: number
+  readonly min: number
+  readonly tcpEstablished: number
+  readonly tcpCloseWait: number
+  readonly udp: number
+  readonly udpStream: number
 }
 
 /** The flags of `switchyard proxy`. */
@@ -48,25 +61,57 @@ export const flags = {
   status: { type: 'list', value: 'ADDR:PORT', help: 'health (all addresses, 10256), then metrics (127.0.0.1:10249)' },
   'min-sync-period': { type: 'duration', default: '200ms', help: 'least time between two writes; the first change after quiet is written at once' },
   'sync-period': { type: 'duration', default: '30s', help: 'how often the kernel is compared with what was written' },
+  config: { type: 'string', value: 'FILE', help: 'a KubeProxyConfiguration; flags given beside it win' },
+  'conntrack-max-per-core': { type: 'number', default: 32_768, help: 'connections tracked a core; 0 leaves the limit as it is' },
+  'conntrack-min': { type: 'number', default: 131_072, help: 'connections tracked at least, whatever the cores' },
+  'conntrack-tcp-timeout-established': { type: 'duration', default: '24h', help: 'how long a quiet TCP connection is remembered; 0 leaves it as it is' },
+  'conntrack-tcp-timeout-close-wait': { type: 'duration', default: '1h', help: 'how long one in CLOSE_WAIT is remembered; 0 leaves it as it is' },
+  'conntrack-udp-timeout': { type: 'duration', default: '0', help: 'how long an unanswered datagram is remembered; 0 leaves it as it is' },
+  'conntrack-udp-timeout-stream': { type: 'duration', default: '0', help: 'how long an exchange of datagrams is remembered; 0 leaves it as it is' },
+  'ipvs-tcp-timeout': { type: 'duration', default: '0', help: 'how long IPVS keeps a quiet TCP connection; 0 leaves it as it is' },
+  'ipvs-tcpfin-timeout': { type: 'duration', default: '0', help: 'how long IPVS keeps a TCP connection after FIN; 0 leaves it as it is' },
+  'ipvs-udp-timeout': { type: 'duration', default: '0', help: 'how long IPVS keeps an exchange of datagrams; 0 leaves it as it is' },
+  'oom-score-adj': { type: 'number', help: 'how soon the kernel ends this process when memory is short, -1000 to 1000' },
   cleanup: { type: 'boolean', help: 'remove everything any mode ever made, and end' },
+  'cleanup-kube-proxy': { type: 'boolean', help: 'remove what kube-proxy left, once our rules forward (with --cleanup: at once)' },
+  'init-only': { type: 'boolean', help: 'set the kernel’s switches, which needs privileges, and end' },
+  // kube-proxy's words for the same things.
+  'proxy-mode': { type: 'string', oneOf: modeNames, hidden: true, help: 'as --mode' },
+  'hostname-override': { type: 'string', hidden: true, help: 'as --node' },
+  'healthz-bind-address': { type: 'string', hidden: true, help: 'as the first of --status' },
+  'metrics-bind-address': { type: 'string', hidden: true, help: 'as the second of --status' },
+  'iptables-masquerade-bit': { type: 'number', hidden: true, help: 'as --masquerade-bit' },
+  'iptables-localhost-nodeports': { type: 'boolean', hidden: true, help: 'as --localhost-nodeports' },
+  'iptables-min-sync-period': { type: 'duration', hidden: true, help: 'as --min-sync-period' },
+  'iptables-sync-period': { type: 'duration', hidden: true, help: 'as --sync-period' },
+  'ipvs-min-sync-period': { type: 'duration', hidden: true, help: 'as --min-sync-period' },
+  'ipvs-sync-period': { type: 'duration', hidden: true, help: 'as --sync-period' },
+  ...Object.fromEntries(
+    ['bind-address', 'config-sync-period', 'feature-gates', 'kube-api-burst', 'kube-api-qps', 'kube-api-content-type', 'log-flush-frequency', 'logging-format', 'master', 'proxy-port-range', 'show-hidden-metrics-for-version', 'v', 'vmodule', 'write-config-to'].map(
+      (name) => [name, { type: 'string', hidden: true, help: 'means nothing here' }] as const,
+    ),
+  ),
+  ...Object.fromEntries(['bind-address-hard-fail', 'profiling'].map((name) => [name, { type: 'boolean', hidden: true, help: 'means nothing here' }] as const)),
 } as const satisfies Flags
 
 /** Flag values as options; throws `UsageError` for what makes no sense. */
 export function proxyOptions(v: Values<typeof flags>, hostname: string): ProxyOptions {
-  const bit = v['masquerade-bit']
+  const bit = v['iptables-masquerade-bit'] ?? v['masquerade-bit']
   if (!Number.isInteger(bit) || bit < 0 || bit > 31) throw new UsageError(`flag --masquerade-bit: expected a bit from 0 to 31, got ${bit}`)
   const addresses = v['nodeport-addresses']
   for (const word of addresses) if (!['all', 'primary', 'localhost'].includes(word) && parseCidr(word) === undefined) throw new UsageError(`flag --nodeport-addresses: expected all, primary, localhost or a network such as 10.0.0.0/8, got "${word}"`)
   const others = addresses.filter((a) => a !== 'localhost')
   const externalRanges = v['external-ip-ranges']
   const detectLocal = detector(v)
-  const status = v.status.length > 0 ? v.status.map((s) => hostPort(s, 'status')) : [{ host: '', port: 10_256 }, { host: '127.0.0.1', port: 10_249 }]
+  const nodeName = v.node ?? v['hostname-override'] ?? hostname
+  const mode = (v['proxy-mode'] ?? v.mode) as ModeName
+  const period = (what: 'min-sync-period' | 'sync-period'): number => (mode === 'ipvs' ? v[`ipvs-${what}`] : mode === 'iptables' ? v[`iptables-${what}`] : undefined) ?? v[what]
   return {
     kubeconfig: v.kubeconfig,
-    node: v.node ?? hostname,
-    mode: v.mode as ModeName,
+    node: nodeName,
+    mode,
     compile: {
-      node: v.node ?? hostname,
+      node: nodeName,
       clusterCidrs: cidrs(v['cluster-cidr'], 'cluster-cidr'),
       serviceCidrs: cidrs(v['service-cidr'], 'service-cidr'),
       ...(detectLocal === undefined ? {} : { detectLocal }),
@@ -77,16 +122,39 @@ export function proxyOptions(v: Values<typeof flags>, hostname: string): ProxyOp
       masqueradeBit: bit,
       ...(v['ipvs-scheduler'] === undefined ? {} : { scheduler: v['ipvs-scheduler'] }),
     },
-    localhostNodePorts: v['localhost-nodeports'] || addresses.includes('localhost'),
+    localhostNodePorts: v['localhost-nodeports'] || v['iptables-localhost-nodeports'] || addresses.includes('localhost'),
     sockets: v.sockets as ProxyOptions['sockets'],
     iptablesVariant: v['iptables-variant'] === 'nft' ? 'nf_tables' : (v['iptables-variant'] as 'auto' | 'legacy'),
-    status,
-    minSync: v['min-sync-period'],
-    sync: v['sync-period'],
+    status: statusOf(v),
+    minSync: period('min-sync-period'),
+    // kube-proxy's files say 0 where they mean the default.
+    sync: period('sync-period') || 30_000,
     tcpBeLiberal: v['conntrack-tcp-be-liberal'],
     strictArp: v['ipvs-strict-arp'],
     excludeCidrs: cidrs(v['ipvs-exclude-cidrs'], 'ipvs-exclude-cidrs'),
+    ipvsTimeouts: { tcp: v['ipvs-tcp-timeout'], tcpFin: v['ipvs-tcpfin-timeout'], udp: v['ipvs-udp-timeout'] },
+    conntrack: {
+      maxPerCore: v['conntrack-max-per-core'],
+      min: v['conntrack-min'],
+      tcpEstablished: v['conntrack-tcp-timeout-established'],
+      tcpCloseWait: v['conntrack-tcp-timeout-close-wait'],
+      udp: v['conntrack-udp-timeout'],
+      udpStream: v['conntrack-udp-timeout-stream'],
+    },
+    oomScoreAdj: v['oom-score-adj'],
   }
+}
+
+function statusOf(v: Values<typeof flags>): ProxyOptions['status'] {
+  const given = v.status.map((s) => hostPort(s, 'status'))
+  const named = (flag: 'healthz-bind-address' | 'metrics-bind-address', port: number): { host: string; port: number } | undefined => {
+    const text = v[flag]
+    // kube-proxy takes an address alone, and the empty string for no listener.
+    return text === undefined ? undefined : /:\d+$/.test(text) && !/^[^[]*:.*:/.test(text) ? hostPort(text, flag) : { host: text.replaceAll(/[[\]]/g, ''), port }
+  }
+  const health = given[0] ?? named('healthz-bind-address', 10_256) ?? { host: '', port: 10_256 }
+  const metrics = given[1] ?? (given.length > 0 ? undefined : (named('metrics-bind-address', 10_249) ?? { host: '127.0.0.1', port: 10_249 }))
+  return [health, ...(metrics === undefined ? [] : [metrics]), ...given.slice(2)]
 }
 
 function detector(v: Values<typeof flags>): CompileOptions['detectLocal'] {
