@@ -1,5 +1,5 @@
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process'
-import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Pod } from '../../kube/objects.ts'
@@ -42,7 +42,12 @@ async function agentOf(t: { teardown(f: () => unknown): void }) {
   const get = (name: string): Pod | undefined => api.read(pods, `demo/${name}`)
   const ready = (name: string): boolean => get(name)?.status?.conditions?.some((c) => c.type === 'Ready' && c.status === 'True') === true
   const status = (name: string) => get(name)?.status?.containerStatuses?.[0]
-  const records = () => readdirSync(join(state, 'pods')).map((uid) => JSON.parse(readFileSync(join(state, 'pods', uid, 'pod.json'), 'utf8')) as { name: string; pid: number; containers: { run: { pid: number } }[] })
+  // A Pod on its way out may lose its record between the listing and the reading.
+  const records = () =>
+    readdirSync(join(state, 'pods')).flatMap((uid) => {
+      const file = join(state, 'pods', uid, 'pod.json')
+      return existsSync(file) ? [JSON.parse(readFileSync(file, 'utf8')) as { name: string; pid: number; containers: { run: { pid: number } }[] }] : []
+    })
   const within = (name: string, ...argv: string[]): string => execFileSync('nsenter', ['-t', String(records().find((r) => r.name === name)!.pid), '-n', '-m', '-u', '-p', '--', ...argv], { encoding: 'utf8' })
   await start()
   return { api, start, kill, get, ready, status, within, records, logs: () => said }
