@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import http from 'node:http'
 import https from 'node:https'
 import type { AddressInfo, Socket } from 'node:net'
+import { TLSSocket } from 'node:tls'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { connect, type Client, type ConnectOptions } from '../client.ts'
@@ -97,6 +98,8 @@ export class FakeApi {
   delay = 0
   /** Every request, in order. */
   readonly requests: Made[] = []
+  /** Who each request came from: the CN of the client certificate. */
+  readonly peers: (string | undefined)[] = []
   /** Called before each write is carried out; what it throws as a `Status` is the answer. For admission in tests. */
   admit: ((verb: Verb, resource: Resource, object: KubeObject) => Status | undefined) | undefined
 
@@ -348,6 +351,7 @@ export class FakeApi {
     } catch {
       body = text
     }
+    this.peers.push(commonName(request.socket))
     const made: Made = { verb, method, path: request.url ?? '', resource: resource.plural, namespace, name, subresource, headers: request.headers, body, code: 0 }
     this.requests.push(made)
     response.on('finish', () => (made.code = response.statusCode))
@@ -677,6 +681,11 @@ class Refusal extends Error {
 
 function failure(code: number, reason: string, message: string, details?: Status['details']): Status {
   return { kind: 'Status', apiVersion: 'v1', metadata: {}, status: 'Failure', message, reason, code, ...(details === undefined ? {} : { details }) }
+}
+
+function commonName(socket: Socket): string | undefined {
+  const cn = socket instanceof TLSSocket ? socket.getPeerCertificate()?.subject?.CN : undefined
+  return Array.isArray(cn) ? cn[0] : cn
 }
 
 function tooOld(message: string): Status {
