@@ -1,5 +1,7 @@
 import { test } from 'tap'
+import { isDeepStrictEqual } from 'node:util'
 import { ingress, ingressClass, secret, service, slice } from '../kube/testing/builders.ts'
+import { seeded } from '../lib/random.ts'
 import { testAuthority } from '../lib/sockets/suite/certificates.ts'
 import type { EndpointSlice, Ingress, KubeObject, Secret, Service, IngressClass } from '../kube/objects.ts'
 import { Compiler, controllerName, type CompileOptions, type Objects } from './compile.ts'
@@ -16,7 +18,7 @@ function objectsOf(...list: readonly KubeObject[]): Objects {
   const slices = new Map<string, EndpointSlice[]>()
   for (const s of of<EndpointSlice>('EndpointSlice')) slices.set(serviceOf(s)!, [...(slices.get(serviceOf(s)!) ?? []), s])
   return {
-    ingresses: of<Ingress>('Ingress'),
+    ingresses: new Map(of<Ingress>('Ingress').map((o) => [key(o), o])),
     classes: new Map(of<IngressClass>('IngressClass').map((o) => [key(o), o])),
     services: new Map(of<Service>('Service').map((o) => [key(o), o])),
     secrets: new Map(of<Secret>('Secret').map((o) => [key(o), o])),
@@ -134,6 +136,62 @@ void test('a table made step by step is the table made at once, and what did not
   const third = compiler.compile(objectsOf(ours, ...rest, moved, i)).table
   t.notOk(third.endpoints.has('10.244.9.9:8080'))
   t.same(third, new Compiler(options).compile(objectsOf(ours, ...rest, moved, i)).table)
+})
+
+void test('any change may follow any other: the table is what a fresh compiler makes of the same objects', async (t) => {
+  const seed = Number(process.env.SEED ?? Date.now() % 1_000_000)
+  t.comment(`SEED=${seed}`)
+  const random = seeded(seed)
+  const below = (n: number): number => Math.floor(random() * n)
+  const authority = testAuthority()
+  const pairs = [authority.issue('h0.test'), authority.issue('*.test')]
+  const how = { ...options, defaultBackend: 'default/s0', defaultCertificate: 'default/c0' }
+  const compiler = new Compiler(how)
+  const now = new Map<string, KubeObject>()
+  const put = (o: KubeObject): void => void now.set(`${o.kind} ${o.metadata.name}`, o)
+  // The arrays of slices keep their identity as long as nothing in them changes, as the mirror's do.
+  const lists = new Map<string, { of: readonly KubeObject[]; list: readonly EndpointSlice[] }>()
+  const current = (): Objects => {
+    const o = objectsOf(...now.values())
+    const slices = new Map<string, readonly EndpointSlice[]>()
+    for (const [key, list] of o.slices) {
+      const before = lists.get(key)
+      const kept = before !== undefined && before.list.length === list.length && list.every((s, i) => s === before.list[i]) ? before : { of: list, list }
+      lists.set(key, kept)
+      slices.set(key, kept.list)
+    }
+    return { ...o, slices }
+  }
+  for (let step = 0; step < 400; step++) {
+    const i = below(6)
+    const kind = below(10)
+    if (kind < 4) {
+      const rules: Record<string, Record<string, string>> = {}
+      for (let r = below(3); r > 0; r--) rules[['h0.test', 'h1.test', '*.test', ''][below(4)]!] = { [['/', '/a', '=/a'][below(3)]!]: `s${below(4)}:${[80, 'http', 81][below(3)]}` }
+      put(ingress(`i${i}`, rules, { ...(random() < 0.8 ? { class: random() < 0.9 ? 'sy' : 'other' } : {}), ...(random() < 0.3 ? { defaultBackend: `s${below(4)}:80` } : {}), ...(random() < 0.4 ? { tls: { [`c${below(3)}`]: ['h0.test'] } } : {}), ...age(below(4)) }))
+    } else if (kind === 4) now.delete(`Ingress i${i}`)
+    else if (kind === 5) put(service(`s${below(4)}`, { clusterIP: `10.96.0.${below(9)}`, ports: random() < 0.5 ? ['http:80'] : ['http:80', 'b:81'] }))
+    else if (kind === 6) now.delete(`Service s${below(4)}`)
+    else if (kind === 7) {
+      const n = below(4)
+      put(slice(`s${n}`, Array.from({ length: below(3) }, () => `10.1.1.${below(4)}@n`), ['http:80']))
+    } else if (kind === 8) {
+      const pair = pairs[below(2)]!
+      if (random() < 0.3) now.delete(`Secret c${below(3)}`)
+      else put(secret(`c${below(3)}`, { 'tls.crt': pair.cert, 'tls.key': pairs[below(2)]!.key }, 'kubernetes.io/tls'))
+    } else if (random() < 0.5) put(ingressClass('sy', random() < 0.8 ? controllerName : 'else', random() < 0.5))
+    else now.delete('IngressClass sy')
+    const objects = current()
+    const step_ = compiler.compile(objects)
+    const fresh = new Compiler(how).compile(objects)
+    const text = (p: { ingress: Ingress; reason: string; message: string }): string => `${p.ingress.metadata.name} ${p.reason} ${p.message}`
+    if (!isDeepStrictEqual(step_.table, fresh.table) || !isDeepStrictEqual(step_.problems.map(text).sort(), fresh.problems.map(text).sort()) || !isDeepStrictEqual(step_.served, fresh.served)) {
+      t.same(step_.table, fresh.table, `step ${step}`)
+      t.same(step_.problems.map(text).sort(), fresh.problems.map(text).sort(), `step ${step}`)
+      return
+    }
+  }
+  t.pass('400 steps')
 })
 
 void test('certificates by name, wildcard and default; a bad Secret takes nobody down', async (t) => {

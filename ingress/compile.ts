@@ -3,7 +3,7 @@ import { candidates } from '../kube/endpoints.ts'
 import type { EndpointSlice, Ingress, IngressBackend, IngressClass, Secret, Service } from '../kube/objects.ts'
 import { normalise } from './http1/target.ts'
 import { regexOf } from './match.ts'
-import { defaultRetries, defaultTimeouts, routeOrder, type Certificate, type ClientAuth, type Endpoint, type HostRoutes, type Policy, type Retries, type Route, type RouteTable, type Timeouts, type Upstream, type UpstreamTls, type BalanceMethod } from './table.ts'
+import { defaultRetries, defaultTimeouts, emptyTable, routeOrder, type Certificate, type ClientAuth, type Endpoint, type HostRoutes, type Policy, type Retries, type Route, type RouteTable, type Timeouts, type Upstream, type UpstreamTls, type BalanceMethod } from './table.ts'
 
 /** Our name in `IngressClass.spec.controller`. */
 export const controllerName = 'switchyard.dev/ingress'
@@ -13,7 +13,7 @@ const defaultClassAnnotation = 'ingressclass.kubernetes.io/is-default-class'
 
 /** The API objects a table is made of. */
 export interface Objects {
-  readonly ingresses: Iterable<Ingress>
+  readonly ingresses: ReadonlyMap<string, Ingress>
   readonly classes: ReadonlyMap<string, IngressClass>
   readonly services: ReadonlyMap<string, Service>
   /** Slices by `namespace/service`. */
@@ -70,7 +70,6 @@ export interface Canary {
 /** Where annotations find what they name. */
 export interface SettingsContext {
   readonly secrets: ReadonlyMap<string, Secret>
-  readonly services: ReadonlyMap<string, Service>
   readonly hasTls: boolean
   /** The class came from ingress-nginx: its defaults and quirks hold. */
   readonly nginx: boolean
@@ -108,10 +107,13 @@ export interface Compiled {
   readonly served: readonly Ingress[]
 }
 
-/** What of an Ingress is the same as long as it and all it names are. */
+/** What is made of one Ingress; good until it, or something it names, changes. */
 interface Piece {
   readonly ingress: Ingress
-  readonly needs: readonly (readonly [what: string, value: unknown])[]
+  /** Service ports it names: `namespace/name` and the upstream's id. */
+  readonly services: readonly (readonly [service: string, id: string])[]
+  /** Secrets, `namespace/name`. */
+  readonly secrets: readonly string[]
   readonly rules: readonly PieceRule[]
   readonly fallback: Route | undefined
   readonly catchAll: boolean
@@ -125,14 +127,58 @@ interface PieceRule {
   readonly routes: readonly Route[]
 }
 
-/** Makes tables of objects, and remembers what it made of each, so that one change costs little. The result depends on the objects alone. */
+/** An Ingress that is ours, and what it was made into. */
+interface Entry {
+  readonly key: string
+  /** Sorts by age. */
+  readonly order: string
+  ingress: Ingress
+  piece: Piece
+  /** The run that saw it last. */
+  seen: number
+}
+
+/** A Service that somebody names. */
+interface Backend {
+  readonly key: string
+  service: Service | undefined
+  slices: readonly EndpointSlice[] | undefined
+  /** By port; ` direct` behind it for the Service's own address. */
+  readonly upstreams: Map<string, Upstream | string>
+  /** How many entries use each of them. */
+  readonly uses: Map<string, number>
+  readonly users: Set<Entry>
+}
+
+/** A Secret that somebody names. */
+interface Named {
+  secret: Secret | undefined
+  readonly users: Set<Entry>
+}
+
+/**
+ * Makes tables of objects. It remembers what it made of each, so that one change costs comparing pointers and the work of one
+ * Ingress, not of all; the result depends on the objects alone, not on what came before.
+ */
 export class Compiler {
   readonly #options: CompileOptions
   readonly #settingsOf: SettingsOf
-  #pieces = new Map<string, Piece>()
-  #upstreams = new Map<string, { readonly service: Service | undefined; readonly slices: readonly EndpointSlice[] | undefined; readonly made: Upstream | string }>()
-  readonly #touched = new Set<string>()
-  #hosts = new Map<string, { readonly parts: readonly PieceRule[]; readonly made: HostRoutes }>()
+  readonly #entries = new Map<string, Entry>()
+  /** Ingresses that are somebody else's, so that they are not looked at again. */
+  #foreign = new WeakSet<Ingress>()
+  /** By age. */
+  #served: Entry[] = []
+  readonly #backends = new Map<string, Backend>()
+  readonly #secrets = new Map<string, Named>()
+  /** The entries that have rules for a host, by age. */
+  readonly #byHost = new Map<string, Entry[]>()
+  readonly #conflicts = new Map<string, readonly Problem[]>()
+  readonly #troubled = new Set<Entry>()
+  #classes = new Map<string, IngressClass>()
+  #table: RouteTable = emptyTable
+  #run = 0
+  #endpointsChanged = true
+  #defaultUser: Entry | undefined
 
   constructor(options: CompileOptions) {
     this.#options = options
@@ -140,94 +186,272 @@ export class Compiler {
   }
 
   compile(objects: Objects): Compiled {
-    const options = this.#options
-    this.#touched.clear()
-    const served = [...objects.ingresses].filter((i) => i.metadata.deletionTimestamp === undefined && classOf(i, objects.classes, options) !== undefined).sort(byAge)
-    const pieces = new Map<string, Piece>()
-    const problems: Problem[] = []
-    const byHost = new Map<string, { parts: PieceRule[]; fallback: Route | undefined; owners: Ingress[] }>()
-    const exact = new Map<string, Certificate>()
-    const wild = new Map<string, Certificate>()
-    const clients = new Map<string, ClientAuth>()
-    let fallback: Route | undefined
-    let fallbackOwner: Ingress | undefined
-    const fallbacks = new Map<string, Route>()
+    const run = ++this.#run
+    const dirty = new Set<Entry>()
+    const dirtyHosts = new Set<string>()
+    let certificatesChanged = run === 1
+    let fallbackChanged = run === 1
 
-    for (const ingress of served) {
-      const key = `${ingress.metadata.namespace}/${ingress.metadata.name}`
-      const before = this.#pieces.get(key)
-      const piece = before !== undefined && before.ingress === ingress && before.needs.every(([what, value]) => this.#look(what, objects) === value) ? before : this.#safely(ingress, objects)
-      pieces.set(key, piece)
-      problems.push(...piece.problems)
-      for (const rule of piece.rules) {
-        const found = byHost.get(rule.host)
-        if (found === undefined) byHost.set(rule.host, { parts: [rule], fallback: undefined, owners: [ingress] })
-        else {
-          found.parts.push(rule)
-          found.owners.push(ingress)
-        }
-        if (piece.fallback !== undefined && !fallbacks.has(rule.host)) fallbacks.set(rule.host, piece.fallback)
+    if (!sameMap(this.#classes, objects.classes)) {
+      this.#classes = new Map(objects.classes)
+      this.#foreign = new WeakSet()
+      for (const e of this.#entries.values()) dirty.add(e)
+    }
+    for (const [key, named] of this.#secrets) {
+      const secret = objects.secrets.get(key)
+      if (secret === named.secret) continue
+      named.secret = secret
+      for (const e of named.users) dirty.add(e)
+    }
+    for (const backend of this.#backends.values()) {
+      if (backend.service === objects.services.get(backend.key) && backend.slices === objects.slices.get(backend.key)) continue
+      this.#endpointsChanged = true
+      if (this.#refresh(backend, objects)) for (const e of backend.users) dirty.add(e)
+    }
+
+    // What an entry had before and has now decides what has to be put together anew.
+    const affects = (piece: Piece): void => {
+      for (const rule of piece.rules) dirtyHosts.add(rule.host)
+      if (piece.certificates.length > 0 || piece.clients.length > 0) certificatesChanged = true
+      if (piece.catchAll) fallbackChanged = true
+    }
+    const forget = (e: Entry): void => {
+      affects(e.piece)
+      this.#unlink(e)
+      this.#entries.delete(e.key)
+      this.#served.splice(this.#served.indexOf(e), 1)
+    }
+    let present = 0
+    for (const [key, ingress] of objects.ingresses) {
+      const e = this.#entries.get(key)
+      if (e !== undefined && e.ingress === ingress && !dirty.has(e)) {
+        e.seen = run
+        present++
+        continue
       }
-      if (piece.catchAll) {
-        if (fallback === undefined) {
-          fallback = piece.fallback
-          fallbackOwner = ingress
-        } else problems.push({ ingress, reason: 'Conflict', message: `the default backend is already that of the older Ingress ${nameOf(fallbackOwner!)}` })
+      if (e === undefined && this.#foreign.has(ingress)) continue
+      if (ingress.metadata.deletionTimestamp !== undefined || classOf(ingress, objects.classes, this.#options) === undefined) {
+        this.#foreign.add(ingress)
+        continue
       }
-      for (const [host, certificate] of piece.certificates) {
-        const map = host.startsWith('*.') ? wild : exact
+      const order = `${ingress.metadata.creationTimestamp ?? ''} ${key}`
+      if (e !== undefined && e.order === order) {
+        affects(e.piece)
+        this.#unlink(e)
+        e.ingress = ingress
+        e.piece = this.#safely(ingress, objects)
+        e.seen = run
+        affects(e.piece)
+        this.#link(e, objects)
+      } else {
+        if (e !== undefined) forget(e)
+        const entry: Entry = { key, order, ingress, piece: this.#safely(ingress, objects), seen: run }
+        affects(entry.piece)
+        this.#entries.set(key, entry)
+        insert(this.#served, entry)
+        this.#link(entry, objects)
+      }
+      present++
+    }
+    if (present !== this.#entries.size) for (const e of [...this.#entries.values()]) if (e.seen !== run) forget(e)
+
+    const before = this.#table
+    const { defaultBackend, defaultCertificate } = this.#options
+    let { fallback } = before
+    if (fallbackChanged) {
+      fallback = undefined
+      const conflicts: Problem[] = []
+      let owner: Entry | undefined
+      for (const e of this.#served) {
+        if (!e.piece.catchAll) continue
+        if (owner === undefined) {
+          owner = e
+          fallback = e.piece.fallback
+        } else conflicts.push({ ingress: e.ingress, reason: 'Conflict', message: `the default backend is already that of the older Ingress ${owner.key}` })
+      }
+      this.#conflicts.set(' default', conflicts)
+      this.#defaultUser = owner
+    }
+    if (defaultBackend !== undefined && this.#defaultUser === undefined) {
+      const made = this.#defaultRoute(defaultBackend, objects)
+      if (fallback === undefined || made?.upstream.name !== fallback.upstream.name || !sameEndpoints(made.upstream.endpoints, fallback.upstream.endpoints)) {
+        fallback = made
+        this.#endpointsChanged = true
+      }
+    }
+
+    const hosts = dirtyHosts.size === 0 ? before.hosts : new Map(before.hosts)
+    const wildcards = dirtyHosts.size === 0 ? before.wildcards : new Map(before.wildcards)
+    let { any } = before
+    for (const host of dirtyHosts) {
+      const list = this.#byHost.get(host)
+      const made = list === undefined ? undefined : this.#merge(host, list)
+      if (list === undefined) this.#conflicts.delete(host)
+      if (host === '') any = made
+      else {
+        const map = (host.startsWith('*.') ? wildcards : hosts) as Map<string, HostRoutes>
         const name = host.startsWith('*.') ? host.slice(2) : host
-        if (!map.has(name)) map.set(name, certificate)
+        if (made === undefined) map.delete(name)
+        else map.set(name, made)
       }
-      for (const [host, auth] of piece.clients) if (!clients.has(host)) clients.set(host, auth)
     }
-    this.#pieces = pieces
 
-    const hosts = new Map<string, HostRoutes>()
-    const wildcards = new Map<string, HostRoutes>()
-    let any: HostRoutes | undefined
-    const made = new Map<string, { readonly parts: readonly PieceRule[]; readonly made: HostRoutes }>()
-    for (const [host, { parts, owners }] of byHost) {
-      const before = this.#hosts.get(host)
-      const hostFallback = fallbacks.get(host)
-      let routes: HostRoutes
-      const same = before !== undefined && before.made.fallback === hostFallback && before.parts.length === parts.length && before.parts.every((p, i) => p === parts[i])
-      const merged = same && before.parts.length === 1 ? before.made : merge(host, parts, owners, hostFallback, problems)
-      routes = same ? before.made : merged
-      made.set(host, { parts, made: routes })
-      if (host === '') any = routes
-      else if (host.startsWith('*.')) wildcards.set(host.slice(2), routes)
-      else hosts.set(host, routes)
+    let { certificates } = before
+    const chosen = defaultCertificate === undefined ? undefined : certificateOf(objects.secrets.get(defaultCertificate), defaultCertificate)
+    const shown = (typeof chosen === 'object' ? chosen : undefined) ?? this.#options.fallbackCertificate
+    if (certificatesChanged || certificates.fallback !== shown) {
+      const exact = new Map<string, Certificate>()
+      const wild = new Map<string, Certificate>()
+      const clients = new Map<string, ClientAuth>()
+      for (const { piece } of this.#served) {
+        for (const [host, certificate] of piece.certificates) {
+          const map = host.startsWith('*.') ? wild : exact
+          const name = host.startsWith('*.') ? host.slice(2) : host
+          if (!map.has(name)) map.set(name, certificate)
+        }
+        for (const [host, auth] of piece.clients) if (!clients.has(host)) clients.set(host, auth)
+      }
+      certificates = { exact, wildcards: wild, fallback: shown, clients }
     }
-    this.#hosts = made
 
-    if (fallback === undefined && options.defaultBackend !== undefined) fallback = this.#defaultRoute(options.defaultBackend, objects)
-    const endpoints = new Set<string>()
-    for (const id of this.#upstreams.keys()) if (!this.#touched.has(id)) this.#upstreams.delete(id)
-    for (const [, u] of this.#upstreams) if (typeof u.made !== 'string') for (const e of u.made.endpoints) endpoints.add(e.key)
-    const chosen = options.defaultCertificate === undefined ? undefined : certificateOf(objects.secrets.get(options.defaultCertificate), options.defaultCertificate)
-    const table: RouteTable = {
-      hosts,
-      wildcards,
-      any,
-      fallback,
-      certificates: { exact, wildcards: wild, fallback: (typeof chosen === 'object' ? chosen : undefined) ?? options.fallbackCertificate, clients },
-      endpoints,
+    let { endpoints } = before
+    if (this.#endpointsChanged) {
+      this.#endpointsChanged = false
+      const all = new Set<string>()
+      for (const backend of this.#backends.values()) for (const u of backend.upstreams.values()) if (typeof u !== 'string') for (const e of u.endpoints) all.add(e.key)
+      for (const e of fallback?.upstream.endpoints ?? []) all.add(e.key)
+      endpoints = all
     }
-    return { table, problems, served }
+    this.#table = { hosts, wildcards, any, fallback, certificates, endpoints }
+
+    const problems: Problem[] = []
+    for (const e of this.#troubled) problems.push(...e.piece.problems)
+    for (const list of this.#conflicts.values()) problems.push(...list)
+    return { table: this.#table, problems, served: this.#served.map((e) => e.ingress) }
   }
 
-  /** The value a piece depends on, by name; looked at again to see whether the piece still holds. */
-  #look(what: string, objects: Objects): unknown {
-    const kind = what.slice(0, what.indexOf(' '))
-    const name = what.slice(kind.length + 1)
-    if (kind === 'upstream') {
-      const [namespace, service, port, how] = name.split(' ') as [string, string, string, string]
-      return this.#upstream(namespace, service, /^\d+$/.test(port) ? Number(port) : port, how === 'service', objects)
+  /** Makes the upstreams of a Service anew; whether one of them is another than before. */
+  #refresh(backend: Backend, objects: Objects): boolean {
+    backend.service = objects.services.get(backend.key)
+    backend.slices = objects.slices.get(backend.key)
+    let other = false
+    for (const [id, before] of backend.upstreams) {
+      const made = makeUpstream(backend, id)
+      // The same endpoints keep their identity: routes that lead there stay as they are.
+      if (typeof made === 'string' ? made === before : typeof before !== 'string' && sameEndpoints(before.endpoints, made.endpoints)) continue
+      backend.upstreams.set(id, made)
+      other = true
     }
-    if (kind === 'secret') return objects.secrets.get(name)
-    if (kind === 'service') return objects.services.get(name)
-    return objects.classes.get(name)
+    return other
+  }
+
+  #link(e: Entry, objects: Objects): void {
+    const { piece } = e
+    for (const rule of piece.rules) {
+      const list = this.#byHost.get(rule.host)
+      if (list === undefined) this.#byHost.set(rule.host, [e])
+      else if (!list.includes(e)) insert(list, e)
+    }
+    for (const [name, id] of piece.services) {
+      const backend = this.#backend(name, objects)
+      backend.users.add(e)
+      backend.uses.set(id, (backend.uses.get(id) ?? 0) + 1)
+    }
+    for (const name of piece.secrets) {
+      const named = this.#secrets.get(name)
+      if (named === undefined) this.#secrets.set(name, { secret: objects.secrets.get(name), users: new Set([e]) })
+      else named.users.add(e)
+    }
+    if (piece.problems.length > 0) this.#troubled.add(e)
+  }
+
+  #unlink(e: Entry): void {
+    const { piece } = e
+    for (const rule of piece.rules) {
+      const list = this.#byHost.get(rule.host)
+      const i = list?.indexOf(e) ?? -1
+      if (list === undefined || i < 0) continue
+      if (list.length === 1) this.#byHost.delete(rule.host)
+      else list.splice(i, 1)
+    }
+    for (const [name, id] of piece.services) {
+      const backend = this.#backends.get(name)
+      if (backend === undefined) continue
+      backend.users.delete(e)
+      const left = (backend.uses.get(id) ?? 1) - 1
+      if (left > 0) backend.uses.set(id, left)
+      else {
+        backend.uses.delete(id)
+        backend.upstreams.delete(id)
+        this.#endpointsChanged = true
+      }
+      if (backend.uses.size === 0) this.#backends.delete(name)
+    }
+    for (const name of piece.secrets) {
+      const named = this.#secrets.get(name)
+      named?.users.delete(e)
+      if (named?.users.size === 0) this.#secrets.delete(name)
+    }
+    this.#troubled.delete(e)
+  }
+
+  #backend(key: string, objects: Objects): Backend {
+    let backend = this.#backends.get(key)
+    if (backend === undefined) this.#backends.set(key, (backend = { key, service: objects.services.get(key), slices: objects.slices.get(key), upstreams: new Map(), uses: new Map(), users: new Set() }))
+    return backend
+  }
+
+  /** The endpoints of a Service port; why there are none if the Service or the port does not exist. */
+  #upstream(namespace: string, name: string, port: string | number, direct: boolean, objects: Objects): Upstream | string {
+    const backend = this.#backend(`${namespace}/${name}`, objects)
+    // A port may be named by digits only as a number: names hold a letter.
+    const id = `${port}${direct ? ' direct' : ''}`
+    let made = backend.upstreams.get(id)
+    if (made === undefined) {
+      backend.upstreams.set(id, (made = makeUpstream(backend, id)))
+      this.#endpointsChanged = true
+    }
+    return made
+  }
+
+  #merge(host: string, list: readonly Entry[]): HostRoutes {
+    const parts: PieceRule[] = []
+    const owners: Ingress[] = []
+    let fallback: Route | undefined
+    for (const e of list) {
+      for (const rule of e.piece.rules) {
+        if (rule.host !== host) continue
+        parts.push(rule)
+        owners.push(e.ingress)
+        fallback ??= e.piece.fallback
+      }
+    }
+    const problems: Problem[] = []
+    const made = merge(host, parts, owners, fallback, problems)
+    if (problems.length > 0) this.#conflicts.set(host, problems)
+    else this.#conflicts.delete(host)
+    return made
+  }
+
+  #defaultRoute(backend: string, objects: Objects): Route | undefined {
+    const m = /^([^/]+)\/([^:]+)(?::(.+))?$/.exec(backend)
+    if (m === null) return undefined
+    const [, namespace, name, port] = m as unknown as [string, string, string, string | undefined]
+    const number = port ?? objects.services.get(`${namespace}/${name}`)?.spec.ports?.[0]?.port ?? 80
+    const key = `${namespace}/${name}`
+    const to = upstreamOf(namespace, name, typeof number === 'string' && /^\d+$/.test(number) ? Number(number) : number, objects.services.get(key), objects.slices.get(key) ?? [], false)
+    return {
+      host: '',
+      path: '/',
+      kind: 'prefix',
+      owner: 'default backend',
+      service: `${namespace}/${name}`,
+      upstream: typeof to === 'string' ? { name: `${namespace}/${name}:${number}`, endpoints: [] } : to,
+      policies: [],
+      timeouts: defaultTimeouts,
+      maxBody: 0,
+      retries: defaultRetries,
+    }
   }
 
   /** One bad Ingress never takes another one down. */
@@ -236,29 +460,27 @@ export class Compiler {
       return this.#piece(ingress, objects)
     } catch (error) {
       const message = `cannot be read: ${error instanceof Error ? error.message : String(error)}`
-      return { ingress, needs: [], rules: [], fallback: undefined, catchAll: false, certificates: [], clients: [], problems: [{ ingress, reason: 'Invalid', message }] }
+      return { ingress, services: [], secrets: [], rules: [], fallback: undefined, catchAll: false, certificates: [], clients: [], problems: [{ ingress, reason: 'Invalid', message }] }
     }
   }
 
   #piece(ingress: Ingress, objects: Objects): Piece {
     const namespace = ingress.metadata.namespace ?? 'default'
     const problems: Problem[] = []
-    const needs = new Map<string, unknown>()
+    const used = new Map<string, readonly [string, string]>()
+    const usedSecrets = new Set<string>()
     const problem = (reason: string, message: string): void => void problems.push({ ingress, reason, message })
     const spec = ingress.spec ?? {}
     const className = classOf(ingress, objects.classes, this.#options) ?? ''
-    needs.set(`class ${className}`, objects.classes.get(className))
 
-    const secrets: ReadonlyMap<string, Secret> = watched(objects.secrets, (name) => needs.set(`secret ${name}`, objects.secrets.get(name)))
-    const services: ReadonlyMap<string, Service> = watched(objects.services, (name) => needs.set(`service ${name}`, objects.services.get(name)))
+    const secrets: ReadonlyMap<string, Secret> = watched(objects.secrets, (name) => void usedSecrets.add(name))
     const upstream = (ns: string, service: string, port: string | number | undefined, direct: boolean): Upstream | string => {
-      const made = this.#upstream(ns, service, port ?? '', direct, objects)
-      needs.set(`upstream ${ns} ${service} ${port ?? ''} ${direct ? 'service' : 'endpoints'}`, made)
-      return made
+      const id = `${port ?? ''}${direct ? ' direct' : ''}`
+      used.set(`${ns}/${service} ${id}`, [`${ns}/${service}`, id])
+      return this.#upstream(ns, service, port ?? '', direct, objects)
     }
     const settings = this.#settingsOf(ingress, {
       secrets,
-      services,
       hasTls: (spec.tls?.length ?? 0) > 0,
       nginx: objects.classes.get(className)?.spec?.controller === 'k8s.io/ingress-nginx',
       upstream: (ns, service, port) => upstream(ns, service, port, false),
@@ -348,43 +570,7 @@ export class Compiler {
       }
     }
     if (!hasRules && fallback === undefined) problem('Empty', 'has neither rules nor a defaultBackend')
-    return { ingress, needs: [...needs], rules, fallback, catchAll: !hasRules && fallback !== undefined, certificates, clients, problems }
-  }
-
-  /** The endpoints of a Service port; why there are none if the Service or the port does not exist. */
-  #upstream(namespace: string, name: string, port: string | number, direct: boolean, objects: Objects): Upstream | string {
-    const key = `${namespace}/${name}`
-    const service = objects.services.get(key)
-    const slices = objects.slices.get(key)
-    const id = `${key}:${port}${direct ? ' direct' : ''}`
-    this.#touched.add(id)
-    const before = this.#upstreams.get(id)
-    if (before !== undefined && before.service === service && before.slices === slices) return before.made
-    let made = upstreamOf(namespace, name, port, service, slices ?? [], direct)
-    // The same endpoints keep their identity: routes that lead there stay as they are.
-    if (before !== undefined && typeof made !== 'string' && typeof before.made !== 'string' && sameEndpoints(before.made.endpoints, made.endpoints)) made = before.made
-    this.#upstreams.set(id, { service, slices, made })
-    return made
-  }
-
-  #defaultRoute(backend: string, objects: Objects): Route | undefined {
-    const m = /^([^/]+)\/([^:]+)(?::(.+))?$/.exec(backend)
-    if (m === null) return undefined
-    const [, namespace, name, port] = m as unknown as [string, string, string, string | undefined]
-    const number = port ?? objects.services.get(`${namespace}/${name}`)?.spec.ports?.[0]?.port ?? 80
-    const to = this.#upstream(namespace, name, typeof number === 'string' && /^\d+$/.test(number) ? Number(number) : number, false, objects)
-    return {
-      host: '',
-      path: '/',
-      kind: 'prefix',
-      owner: 'default backend',
-      service: `${namespace}/${name}`,
-      upstream: typeof to === 'string' ? { name: `${namespace}/${name}:${number}`, endpoints: [] } : to,
-      policies: [],
-      timeouts: defaultTimeouts,
-      maxBody: 0,
-      retries: defaultRetries,
-    }
+    return { ingress, services: [...used.values()], secrets: [...usedSecrets], rules, fallback, catchAll: !hasRules && fallback !== undefined, certificates, clients, problems }
   }
 }
 
@@ -411,11 +597,29 @@ function nameOf(ingress: Ingress): string {
   return `${ingress.metadata.namespace}/${ingress.metadata.name}`
 }
 
-function byAge(a: Ingress, b: Ingress): number {
-  const x = a.metadata.creationTimestamp ?? ''
-  const y = b.metadata.creationTimestamp ?? ''
-  if (x !== y) return x < y ? -1 : 1
-  return nameOf(a) < nameOf(b) ? -1 : 1
+/** Puts an entry where its age belongs. */
+function insert(list: Entry[], e: Entry): void {
+  let low = 0
+  let high = list.length
+  while (low < high) {
+    const middle = (low + high) >> 1
+    if (list[middle]!.order < e.order) low = middle + 1
+    else high = middle
+  }
+  list.splice(low, 0, e)
+}
+
+function sameMap<V>(a: ReadonlyMap<string, V>, b: ReadonlyMap<string, V>): boolean {
+  if (a.size !== b.size) return false
+  for (const [k, v] of a) if (b.get(k) !== v) return false
+  return true
+}
+
+function makeUpstream(backend: Backend, id: string): Upstream | string {
+  const direct = id.endsWith(' direct')
+  const port = direct ? id.slice(0, -7) : id
+  const slash = backend.key.indexOf('/')
+  return upstreamOf(backend.key.slice(0, slash), backend.key.slice(slash + 1), /^\d+$/.test(port) ? Number(port) : port, backend.service, backend.slices ?? [], direct)
 }
 
 /** One host's routes out of the rules of several Ingresses, oldest first. */

@@ -100,7 +100,7 @@ export const command = makeCommand({
         writing ??= (async () => {
           while (writeAgain && !signal.aborted) {
             writeAgain = false
-            const failed = await writeStatus(client, last?.served ?? [], () => publish, log, signal)
+            const failed = await writeStatus(client, (last?.served ?? []).flatMap((i) => watching.current(i) ?? []), () => publish, log, signal)
             if (failed > 0) {
               await sleep(2000, signal)
               writeAgain = true
@@ -127,7 +127,7 @@ export const command = makeCommand({
         }
         told.clear()
         for (const key of now) told.add(key)
-        stats.keep(new Set(last.served.map((i) => `${i.metadata.namespace}/${i.metadata.name}`)))
+        stats.keep((owner) => watching.has(owner))
         if (ready) tellStatus()
       }
 

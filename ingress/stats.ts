@@ -92,10 +92,10 @@ export class Stats {
   }
 
   /** Forgets what is counted of Ingresses that are gone. */
-  keep(owners: ReadonlySet<string>): void {
+  keep(has: (owner: string) => boolean): void {
     for (const key of this.#series.keys()) {
       const owner = key.slice(0, key.indexOf(' '))
-      if (owner.includes('/') && !owners.has(owner)) this.#series.delete(key)
+      if (owner.includes('/') && !has(owner)) this.#series.delete(key)
     }
   }
 }

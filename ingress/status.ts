@@ -20,21 +20,35 @@ export function ownAddresses(listening: readonly string[]): string[] {
   return ['127.0.0.1']
 }
 
+/** Objects whose status is as it should be: looked at once. */
+const right = new WeakSet<Ingress>()
+
+/** How many statuses are written at a time. */
+const together = 8
+
 /** Writes `status.loadBalancer` of every Ingress in `served` that says something else. Failures are logged; the next call tries again. Returns how many failed. */
 export async function writeStatus(client: Client, served: readonly Ingress[], addressOf: (ingress: Ingress) => readonly LoadBalancerIngress[], log: Log, signal: AbortSignal): Promise<number> {
   let failures = 0
-  for (const ingress of served) {
-    if (signal.aborted) break
-    const want = addressOf(ingress)
-    if (JSON.stringify(want) === JSON.stringify((ingress.status?.loadBalancer?.ingress ?? []).map(({ ip, hostname }) => (ip === undefined ? { hostname } : { ip })))) continue
-    const { name, namespace } = ingress.metadata
-    try {
-      await client.patch(ingresses, name, namespace, { status: { loadBalancer: { ingress: want } } }, 'merge', { subresource: 'status', signal })
-    } catch (error) {
-      if (signal.aborted || isNotFound(error) || isConflict(error)) continue
-      failures++
-      log.warn('could not write the status of an Ingress', { ingress: `${namespace}/${name}`, error: explainError(error) })
+  let next = 0
+  const work = async (): Promise<void> => {
+    while (next < served.length && !signal.aborted) {
+      const ingress = served[next++]!
+      if (right.has(ingress)) continue
+      const want = addressOf(ingress)
+      if (JSON.stringify(want) === JSON.stringify((ingress.status?.loadBalancer?.ingress ?? []).map(({ ip, hostname }) => (ip === undefined ? { hostname } : { ip })))) {
+        right.add(ingress)
+        continue
+      }
+      const { name, namespace } = ingress.metadata
+      try {
+        await client.patch(ingresses, name, namespace, { status: { loadBalancer: { ingress: want } } }, 'merge', { subresource: 'status', signal })
+      } catch (error) {
+        if (signal.aborted || isNotFound(error) || isConflict(error)) continue
+        failures++
+        log.warn('could not write the status of an Ingress', { ingress: `${namespace}/${name}`, error: explainError(error) })
+      }
     }
   }
+  await Promise.all(Array.from({ length: together }, work))
   return failures
 }

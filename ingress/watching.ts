@@ -2,7 +2,7 @@ import type { Log } from '../lib/log.ts'
 import type { Client } from '../kube/client.ts'
 import { Mirror } from '../kube/mirror.ts'
 import type { EndpointSlice, Ingress, IngressClass, Secret, Service } from '../kube/objects.ts'
-import { endpointslices, ingressclasses, ingresses, secrets, services } from '../kube/resources.ts'
+import { endpointslices, ingressclasses, ingresses, keyOf, secrets, services } from '../kube/resources.ts'
 import type { Objects } from './compile.ts'
 
 /** Mirrors of everything a table is made of. After the first sync `changed` is called once for changes that come together. */
@@ -12,6 +12,8 @@ export class Watching {
   readonly #services: Mirror<Service>
   readonly #slices: Mirror<EndpointSlice>
   readonly #secrets: Mirror<Secret>
+  /** Ingresses as last seen to say something new: a change of their status keeps their identity. */
+  readonly #told = new Map<string, Ingress>()
   readonly #byService = new Map<string, readonly EndpointSlice[]>()
   readonly #changed: () => void
   #started = false
@@ -21,7 +23,7 @@ export class Watching {
     this.#changed = changed
     const ring = (): void => this.#ring()
     const common = { log, signal }
-    this.#ingresses = new Mirror(client, ingresses, { ...common, changed: ring })
+    this.#ingresses = new Mirror(client, ingresses, { ...common, changed: (now, before) => this.#ingress(now, before) })
     this.#classes = new Mirror(client, ingressclasses, { ...common, changed: ring })
     this.#services = new Mirror(client, services, { ...common, changed: ring })
     this.#slices = new Mirror(client, endpointslices, { ...common, changed: (now, before) => this.#slice(now, before) })
@@ -34,7 +36,16 @@ export class Watching {
   }
 
   objects(): Objects {
-    return { ingresses: this.#ingresses.objects.values(), classes: this.#classes.objects, services: this.#services.objects, slices: this.#byService, secrets: this.#secrets.objects }
+    return { ingresses: this.#told, classes: this.#classes.objects, services: this.#services.objects, slices: this.#byService, secrets: this.#secrets.objects }
+  }
+
+  /** The Ingress as it is now, status included. */
+  current(ingress: Ingress): Ingress | undefined {
+    return this.#ingresses.objects.get(keyOf(ingress))
+  }
+
+  has(key: string): boolean {
+    return this.#told.has(key)
   }
 
   /** When the slowest of the mirrors last heard of the server, on the clock of `performance.now()`. */
@@ -52,6 +63,16 @@ export class Watching {
     })
   }
 
+  #ingress(now: Ingress | undefined, before: Ingress | undefined): void {
+    if (now === undefined) this.#told.delete(keyOf(before!))
+    else {
+      const told = this.#told.get(keyOf(now))
+      if (told !== undefined && told.metadata.uid === now.metadata.uid && gist(told) === gist(now)) return
+      this.#told.set(keyOf(now), now)
+    }
+    this.#ring()
+  }
+
   #slice(now: EndpointSlice | undefined, before: EndpointSlice | undefined): void {
     const was = serviceOf(before)
     const is = serviceOf(now)
@@ -63,6 +84,12 @@ export class Watching {
     if (is !== undefined && now !== undefined) this.#byService.set(is, [...(this.#byService.get(is) ?? []), now].sort((a, b) => (a.metadata.name < b.metadata.name ? -1 : 1)))
     this.#ring()
   }
+}
+
+/** What of an Ingress can change a route. */
+function gist(i: Ingress): string {
+  const { annotations, deletionTimestamp, creationTimestamp } = i.metadata
+  return JSON.stringify([i.spec, annotations, deletionTimestamp, creationTimestamp])
 }
 
 /** `namespace/service` that a slice belongs to. */

@@ -27,7 +27,7 @@ async function serve(objects: readonly KubeObject[], how: { readonly secure?: bo
   const of = <T extends KubeObject>(kind: string): T[] => all.filter((o) => o.kind === kind) as T[]
   const key = (o: KubeObject): string => `${o.metadata.namespace}/${o.metadata.name}`
   const { table, problems } = new Compiler({ controllers: [controllerName], classes: [], defaultBackend: undefined, defaultCertificate: undefined, settings: settingsOf }).compile({
-    ingresses: of<Ingress>('Ingress'),
+    ingresses: new Map(of<Ingress>('Ingress').map((o) => [key(o), o])),
     classes: new Map([['sy', ingressClass('sy')]]),
     services: new Map(of<Service>('Service').map((o) => [key(o), o])),
     secrets: new Map(of<Secret>('Secret').map((o) => [key(o), o])),
