@@ -59,7 +59,6 @@ export async function applyPatch(rest: Rest, _cache: Cache, call: Call, text: st
         const gone = difference(mine.set, set)
         if (!isEmpty(gone)) now = prune(k.type, now, gone, [set, ...others.map((m) => m.set)])
       }
-      if (call.manager === 'kubectl' && annotation !== undefined) now['metadata'] = { ...now['metadata'], annotations: { ...now['metadata'].annotations, [lastApplied]: `${JSON.stringify(withAnnotations(given))}\n` } }
       // Compare as the server would keep both, so that forms of the same value are no change.
       const clean: Json = { ...decode(k.type, now) }
       const d = compareObjects(k, before, clean, call.subresource)
@@ -71,6 +70,8 @@ export async function applyPatch(rest: Rest, _cache: Cache, call: Call, text: st
       const unchanged = mine !== undefined && same(mine.set, set) && isEmpty(touched) && isEmpty(d.removed)
       fields = writeManagers([...left, { manager: call.manager, operation: 'Apply', apiVersion: version, subresource: call.subresource, time: unchanged ? mine.time : stampOf(rest.now), set }])
       const result: Json = { kind: k.kind, apiVersion: version, ...clean }
+      // Older kubectl reads what it applied from the annotation: keep it true. It belongs to nobody anew, so it is no conflict.
+      if (call.manager === 'kubectl' && annotation !== undefined) result['metadata'] = { ...result['metadata'], annotations: { ...result['metadata'].annotations, [lastApplied]: `${JSON.stringify(withAnnotations(given))}\n` } }
       if (applied['metadata'].resourceVersion !== undefined) result['metadata'].resourceVersion = applied['metadata'].resourceVersion
       else result['metadata'].resourceVersion = before['metadata'].resourceVersion
       return result

@@ -1,7 +1,9 @@
 import { createHash } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { Json } from '../kinds/decode.ts'
 import type { Kind } from '../kinds/kind.ts'
 import { message, type Field, type Message, type Type } from '../kinds/schema.ts'
+import { documentV2 } from './openapi2.ts'
 import type { Review } from './server.ts'
 import { send } from './server.ts'
 
@@ -10,6 +12,8 @@ export class OpenApi {
   readonly #kinds: readonly Kind[]
   readonly #reviews: readonly Review[]
   readonly #documents = new Map<string, { readonly body: string; readonly hash: string }>()
+
+  #second: Buffer | undefined
 
   constructor(kinds: readonly Kind[], reviews: readonly Review[]) {
     this.#kinds = kinds
@@ -22,6 +26,12 @@ export class OpenApi {
       for (const g of this.#groups()) paths[pathOf(g)] = { serverRelativeURL: `/openapi/v3/${pathOf(g)}?hash=${this.#document(g).hash}` }
       // As text/plain, like Kubernetes: clients parse it all the same.
       send(response, 200, 'text/plain; charset=utf-8', JSON.stringify({ paths }), request)
+      return true
+    }
+    if (path === '/openapi/v2') {
+      const type = 'application/com.github.proto-openapi.spec.v2.v1.0+protobuf'
+      this.#second ??= documentV2(this.#groups().map((g) => JSON.parse(this.#document(g).body) as Json))
+      send(response, 200, type, this.#second, request)
       return true
     }
     const m = /^\/openapi\/v3\/(.+)$/.exec(path)
