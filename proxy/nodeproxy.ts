@@ -233,7 +233,8 @@ export class NodeProxy {
   /** What other modes left behind goes once ours forwards. */
   async #removeOthers(): Promise<void> {
     for (const mode of modes) {
-      if (mode.name === this.#options.mode) continue
+      // The rules in front of IPVS are the table of the mode nftables: it was rewritten, not left behind.
+      if (mode.name === this.#options.mode || (mode.name === 'nftables' && this.#options.mode === 'ipvs')) continue
       try {
         const other = await mode.load(this.#tools)
         await other.cleanup()

@@ -1,4 +1,4 @@
-import { contains, familyOf, type Cidr, type Ip } from '../../lib/ip.ts'
+import { contains, familyOf, type Ip } from '../../lib/ip.ts'
 import { explainError, type Log } from '../../lib/log.ts'
 import type { Kernel, Netlink } from '../../linux/kernel.ts'
 import { Ipvs, type VirtualServer } from '../../linux/netlink/ipvs.ts'
@@ -14,7 +14,7 @@ export const deviceName = 'switchyard0'
 
 /** Forwards by IPVS; rules of nftables in front of it refuse, drop and masquerade. */
 export async function create({ kernel, log, options }: Pick<BackendTools, 'kernel' | 'log'> & { readonly options?: Partial<BackendTools['options']> }): Promise<Backend> {
-  return new IpvsBackend(kernel, log, { strictArp: options?.strictArp ?? false, excludeCidrs: options?.excludeCidrs ?? [] })
+  return new IpvsBackend(kernel, log, { mode: options?.mode ?? 'ipvs', strictArp: options?.strictArp ?? false, excludeCidrs: options?.excludeCidrs ?? [] })
 }
 
 /** A virtual server as the kernel has it. `draining`: no longer wanted, but somebody is still connected. */
@@ -27,11 +27,13 @@ interface Present {
 
 const drainEvery = 1000 // ms
 
+type Options = Pick<BackendTools['options'], 'mode' | 'strictArp' | 'excludeCidrs'>
+
 class IpvsBackend implements Backend {
   readonly name = 'ipvs'
   readonly #kernel: Kernel
   readonly #log: Log
-  readonly #options: { readonly strictArp: boolean; readonly excludeCidrs: readonly Cidr[] }
+  readonly #options: Options
   readonly #rules: Backend
   readonly #marks = new Map<string, number>()
   #maskBit = 0x4000
@@ -49,7 +51,7 @@ class IpvsBackend implements Backend {
   #timer: NodeJS.Timeout | undefined
   #busy: Promise<unknown> = Promise.resolve()
 
-  constructor(kernel: Kernel, log: Log, options: { readonly strictArp: boolean; readonly excludeCidrs: readonly Cidr[] }) {
+  constructor(kernel: Kernel, log: Log, options: Options) {
     this.#kernel = kernel
     this.#log = log
     this.#options = options
@@ -329,7 +331,8 @@ class IpvsBackend implements Backend {
       this.#device = 0
       this.#bound.clear()
     })
-    await this.#rules.cleanup()
+    // In the mode nftables the table is that mode's by now.
+    if (this.#options.mode !== 'nftables') await this.#rules.cleanup()
   }
 
   async #open(): Promise<Ipvs> {
