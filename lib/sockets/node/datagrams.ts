@@ -116,6 +116,9 @@ async function open(at: Address | Descriptor, how: BindOptions): Promise<One> {
     socket.once('error', (error: NodeJS.ErrnoException) => reject(new SocketError('bind', at, error.code ?? error.message)))
     if ('fd' in at) socket.bind({ fd: at.fd }, resolve)
     else socket.bind({ port: at.port, exclusive: true, ...(at.host === '' ? {} : { address: at.host }) }, resolve)
+  }).catch((error: unknown) => {
+    socket.close()
+    throw error
   })
   if (peer !== undefined) {
     await new Promise<void>((resolve, reject) => {

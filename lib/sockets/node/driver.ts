@@ -79,6 +79,7 @@ class NodeDriver implements Driver {
         const raw = net.connect(target)
         raw.on('error', (error) => socket.destroy(error))
         socket = tls.connect({ ...clientOptions(how.tls, at.host), socket: raw })
+        socket.once('close', () => raw.destroy())
       }
     } catch (error) {
       socket = new net.Socket()

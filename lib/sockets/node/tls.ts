@@ -44,6 +44,8 @@ export function acceptTls(socket: net.Socket, how: TlsServer, done: (secure: tls
       socket.off('close', over)
       done(secure)
     })
+    // A client that goes away during the handshake ends it; half-closing is for afterwards.
+    socket.allowHalfOpen = false
     server.emit('connection', socket)
   }
   socket.on('data', read)
@@ -52,6 +54,8 @@ export function acceptTls(socket: net.Socket, how: TlsServer, done: (secure: tls
 
 /** Which raw connection waits for which continuation; the tls.Server tells only the secured one, whose `_parent` is Node's own. */
 const waiting = new WeakMap<net.Socket, (secure: tls.TLSSocket) => void>()
+
+type Wrapped = tls.TLSSocket & { readonly _parent?: net.Socket }
 
 const byObject = new WeakMap<TlsServerIdentity, Map<string, tls.Server>>()
 const byText = new Map<string, tls.Server>()
@@ -74,12 +78,15 @@ function serverFor(identity: TlsServerIdentity, alpn: readonly string[] = []): t
       ...(identity.clientCa === undefined ? {} : { ca: identity.clientCa, requestCert: true, rejectUnauthorized: identity.clientCertificate === 'require' }),
       ...(alpn.length === 0 ? {} : { ALPNProtocols: [...alpn] }),
     })
-    server.on('tlsClientError', (_error, socket) => void socket.destroy())
+    // Destroying the secured socket leaves the one below open when that may be half open.
+    server.on('tlsClientError', (_error, secure) => void (secure as Wrapped)._parent?.destroy())
     server.on('secureConnection', (secure) => {
-      const raw = (secure as tls.TLSSocket & { readonly _parent?: net.Socket })._parent
+      const raw = (secure as Wrapped)._parent
       const next = raw === undefined ? undefined : waiting.get(raw)
-      if (next === undefined) secure.destroy()
-      else next(secure)
+      if (raw === undefined || next === undefined) return void secure.destroy()
+      secure.once('close', () => raw.destroy())
+      secure.allowHalfOpen = true
+      next(secure)
     })
     if (byText.size >= mostContexts) for (const [key] of byText) if (byText.delete(key)) break
     byText.set(text, server)
