@@ -10,7 +10,7 @@ import { testAuthority } from '../lib/sockets/suite/certificates.ts'
 import { command } from './main.ts'
 
 /** Runs `switchyard ingress` in this process until `end`. */
-async function start(api: FakeApi, ...more: string[]): Promise<{ http: number; https: number; status: number; end(): Promise<void> }> {
+async function start(api: FakeApi, ...more: string[]): Promise<{ http: number; https: number; others: readonly { http?: string }[]; status: number; end(): Promise<void> }> {
   const ending = new AbortController()
   const lines: string[] = []
   const write = process.stderr.write.bind(process.stderr)
@@ -35,6 +35,7 @@ async function start(api: FakeApi, ...more: string[]): Promise<{ http: number; h
   return {
     http: port(told.http),
     https: port(told.https),
+    others: (told.others ?? []) as unknown as { http?: string }[],
     status,
     end: async () => {
       ending.abort()
@@ -114,6 +115,27 @@ void test('what is not served as it says is told by Events on its Ingress', asyn
   t.ok(told().includes('young Warning Conflict: x.test/ is already served for the older Ingress default/old'))
   t.ok(told().includes('young Warning UnknownAnnotation: unknown annotation ssl-redirct, did you mean ssl-redirect?'))
   await running.end()
+})
+
+void test('classes apart: each on its own address, with its own Ingresses', async (t) => {
+  await using api = await FakeApi.start()
+  const one = await backend('one')
+  api.putAll([
+    ingressClass('public'),
+    ingressClass('admin'),
+    service('one', { ports: [80] }),
+    slice('one', ['127.0.0.1@n1'], [one.port]),
+    ingress('p', { 'x.test': { '/': 'one:80' } }, { class: 'public' }),
+    ingress('a', { 'adm.test': { '/': 'one:80' } }, { class: 'admin' }),
+  ])
+  const running = await start(api, '--class', 'public', '--class', 'admin=127.0.0.1:0')
+  const admin = Number(running.others[0]!.http!.split(':')[1])
+  t.match(await ask({ port: running.http }, 'x.test', '/'), /^200/)
+  t.match(await ask({ port: running.http }, 'adm.test', '/'), /^404/)
+  t.match(await ask({ port: admin }, 'adm.test', '/'), /^200/)
+  t.match(await ask({ port: admin }, 'x.test', '/'), /^404/)
+  await running.end()
+  one.close()
 })
 
 void test('a WebSocket passes, and survives a change of the table', async (t) => {

@@ -1,49 +1,36 @@
 import { lookup } from 'node:dns/promises'
 import { openSync } from 'node:fs'
-import { chooseDriver, socketsFlag } from '../lib/sockets/choose.ts'
-import type { Address, Descriptor, Listening } from '../lib/sockets/seam.ts'
+import { chooseDriver } from '../lib/sockets/choose.ts'
+import type { Address, Descriptor } from '../lib/sockets/seam.ts'
 import { createLog, explainError } from '../lib/log.ts'
 import { aborted, Closers, sleep } from '../lib/lifecycle.ts'
 import { Metrics } from '../lib/metrics.ts'
-import { command as makeCommand, hostPort, UsageError } from '../lib/options.ts'
+import { command as makeCommand, hostPort } from '../lib/options.ts'
 import { listenStatus } from '../lib/status.ts'
 import { loadCredentials } from '../kube/credentials.ts'
 import { connect } from '../kube/client.ts'
-import { AccessLog, accessLogFormats, type AccessLogFormat } from './accesslog.ts'
+import { AccessLog, type AccessLogFormat } from './accesslog.ts'
 import { middleware, settingsOf } from './annotations/list.ts'
 import { recorder } from '../kube/events.ts'
-import { Compiler, controllerName, type Compiled } from './compile.ts'
+import { Compiler, type Compiled } from './compile.ts'
 import { Server, type Frontend } from './http1/server.ts'
-import { certificateFor } from './match.ts'
+import { flags, groupsOf, readConfig, trustsOf } from './options.ts'
 import { Stats } from './stats.ts'
-import { addressesOf, ownAddresses, writeStatus } from './status.ts'
-import { emptyTable } from './table.ts'
+import { addressesOf, addressesOfService, ownAddresses, writeStatus } from './status.ts'
+import { emptyTable, type Certificate } from './table.ts'
+import { identityFor, placeholder } from './tls.ts'
 import { Watching } from './watching.ts'
-
-const flags = {
-  kubeconfig: { type: 'string', value: 'FILE', help: 'how to reach the API server; the Pod’s own account if left out' },
-  http: { type: 'string', value: 'ADDR:PORT', default: ':80', help: 'where HTTP is served; empty: nowhere' },
-  https: { type: 'string', value: 'ADDR:PORT', default: ':443', help: 'where HTTPS is served; empty: nowhere' },
-  class: { type: 'list', value: 'NAME', help: `serve only this IngressClass; all with controller ${controllerName} if left out` },
-  'controller-class': { type: 'string', value: 'NAME', default: controllerName, help: 'IngressClasses whose spec.controller is this are ours' },
-  'publish-address': { type: 'list', value: 'A,B', help: 'what status.loadBalancer of Ingresses says; this machine’s own address if left out' },
-  'default-backend-service': { type: 'string', value: 'NAMESPACE/NAME', help: 'serves what no rule fits' },
-  'default-ssl-certificate': { type: 'string', value: 'NAMESPACE/NAME', help: 'Secret shown to clients that ask for no host of ours' },
-  status: { type: 'list', value: 'ADDR:PORT', default: [':10254'], help: 'where /healthz, /readyz and /metrics are answered' },
-  'access-log': { type: 'string', oneOf: accessLogFormats, default: 'json', help: 'form of the access log' },
-  'access-log-path': { type: 'string', value: 'FILE', default: '-', help: 'where the access log goes; - is standard output' },
-  sockets: socketsFlag,
-  'listen-http-fd': { type: 'number', value: 'N', help: 'descriptor of a listening socket to serve HTTP on, instead of --http' },
-  'listen-https-fd': { type: 'number', value: 'N', help: 'descriptor of a listening socket to serve HTTPS on, instead of --https' },
-  'shutdown-grace-period': { type: 'duration', default: '30s', help: 'how long requests under way may take after SIGTERM' },
-} as const
 
 /** `switchyard ingress`. */
 export const command = makeCommand({
   name: 'ingress',
   summary: 'Runs the ingress controller: serves the Ingress objects of a cluster.',
   flags,
+  details: 'Flags from --ingress-class on are those of ingress-nginx. docs/ingress.md lists the annotations.',
+  verbs: [{ name: 'check', summary: 'reports what of Ingresses is supported, what differs and what is refused', load: async () => (await import('./check.ts')).check }],
   run: async ({ values }, context) => {
+    const groups = groupsOf(values)
+    const flagTrusts = trustsOf(values.trusted)
     const log = createLog()
     const { signal } = context
     const closers = new Closers()
@@ -59,10 +46,12 @@ export const command = makeCommand({
       const accessLog = format === 'off' ? undefined : new AccessLog(driver, values['access-log-path'] === '-' ? 1 : openSync(values['access-log-path'], 'a'), format)
       if (accessLog !== undefined) closers.add('access log', () => accessLog.close())
       const stats = new Stats(metrics, () => server, { className: values['controller-class'], namespace: process.env.POD_NAMESPACE ?? '', pod: process.env.POD_NAME ?? '' })
+      let trusts = flagTrusts
       const server: Server = new Server({
         driver,
         logsAgents: accessLog !== undefined,
         middleware,
+        trusts: (peer) => trusts?.(peer) ?? false,
         resolve: async (host) => (await lookup(host)).address,
         finished: (x) => {
           stats.finished(x)
@@ -71,20 +60,39 @@ export const command = makeCommand({
         failed: (what, error) => log.error(what, { error: error === undefined ? undefined : explainError(error) }),
       })
       closers.add('server', () => server.close())
-      const plain: Frontend = { table: emptyTable, secure: false }
-      const secure: Frontend = { table: emptyTable, secure: true }
 
-      const compiler = new Compiler({
-        controllers: [values['controller-class']],
-        classes: values.class,
-        defaultBackend: values['default-backend-service'],
-        defaultCertificate: values['default-ssl-certificate'],
-        settings: settingsOf,
-      })
+      const serving = groups.map((group) => ({
+        group,
+        plain: { table: emptyTable, secure: false } as Frontend,
+        secure: { table: emptyTable, secure: true } as Frontend,
+        compiler: undefined as Compiler | undefined,
+        last: undefined as Compiled | undefined,
+        publish: addressesOf([...values['publish-address'], ...values['publish-status-address']]),
+      }))
+      let defaults: ReadonlyMap<string, string> = new Map()
+      const makeCompilers = (): void => {
+        for (const s of serving) {
+          s.compiler = new Compiler({
+            controllers: [values['controller-class']],
+            classes: s.group.classes,
+            otherClasses: s.group.otherClasses,
+            defaultBackend: values['default-backend-service'],
+            defaultCertificate: values['default-ssl-certificate'],
+            settings: (ingress, how) => settingsOf(ingress, how, defaults),
+          })
+        }
+      }
+      makeCompilers()
+
       const events = recorder(client, 'switchyard-ingress', { log, signal })
       let ready = false
-      let last: Compiled | undefined
-      const watching = new Watching(client, log, signal, () => apply())
+      const watching = new Watching(client, { log, signal, namespace: values['watch-namespace'], configMap: values.configmap }, () => {
+        try {
+          apply()
+        } catch (error) {
+          log.error('the table stays as it was', { error: explainError(error) })
+        }
+      })
 
       const statuses = metricsOf(metrics)
       for (const text of values.status) {
@@ -92,7 +100,6 @@ export const command = makeCommand({
         closers.add('status listener', () => status.close())
       }
 
-      let publish = addressesOf(values['publish-address'])
       let writing: Promise<void> | undefined
       let writeAgain = false
       const tellStatus = (): void => {
@@ -100,7 +107,11 @@ export const command = makeCommand({
         writing ??= (async () => {
           while (writeAgain && !signal.aborted) {
             writeAgain = false
-            const failed = await writeStatus(client, (last?.served ?? []).flatMap((i) => watching.current(i) ?? []), () => publish, log, signal)
+            let failed = 0
+            for (const s of serving) {
+              const published = values['publish-service'] === undefined ? s.publish : addressesOf(addressesOfService(watching.objects().services.get(values['publish-service'])))
+              failed += await writeStatus(client, (s.last?.served ?? []).flatMap((i) => watching.current(i) ?? []), published, log, signal)
+            }
             if (failed > 0) {
               await sleep(2000, signal)
               writeAgain = true
@@ -111,19 +122,34 @@ export const command = makeCommand({
       }
 
       const told = new Set<string>()
+      let config: Readonly<Record<string, string>> | undefined
       const apply = (): void => {
         const began = performance.now()
-        last = compiler.compile(watching.objects())
-        server.use(plain, last.table)
-        server.use(secure, last.table)
-        statuses.applied(performance.now() - began, last)
+        const data = watching.configMap?.data
+        if (JSON.stringify(data) !== JSON.stringify(config)) {
+          config = data
+          const read = readConfig(data ?? {})
+          for (const problem of read.problems) log.warn('the ConfigMap is not followed in everything', { configmap: values.configmap, problem })
+          defaults = read.defaults
+          trusts = read.trusted.length === 0 ? flagTrusts : trustsOf([...values.trusted, ...read.trusted])
+          makeCompilers()
+        }
+        const objects = watching.objects()
+        for (const s of serving) {
+          s.last = s.compiler!.compile(objects)
+          server.use(s.plain, s.last.table)
+          server.use(s.secure, s.last.table)
+        }
+        statuses.applied(performance.now() - began, serving.map((s) => s.last!))
         const now = new Set<string>()
-        for (const { ingress, reason, message } of last.problems) {
-          const key = `${ingress.metadata.uid ?? ''} ${reason} ${message}`
-          now.add(key)
-          if (told.has(key)) continue
-          events.event(ingress, 'Warning', reason, message)
-          log.warn('an Ingress is not served as it says', { ingress: `${ingress.metadata.namespace}/${ingress.metadata.name}`, reason, problem: message })
+        for (const { last } of serving) {
+          for (const { ingress, reason, message } of last!.problems) {
+            const key = `${ingress.metadata.uid ?? ''} ${reason} ${message}`
+            now.add(key)
+            if (told.has(key)) continue
+            events.event(ingress, 'Warning', reason, message)
+            log.warn('an Ingress is not served as it says', { ingress: `${ingress.metadata.namespace}/${ingress.metadata.name}`, reason, problem: message })
+          }
         }
         told.clear()
         for (const key of now) told.add(key)
@@ -134,28 +160,35 @@ export const command = makeCommand({
       await Promise.race([watching.whenSynced(), aborted(signal)])
       if (signal.aborted) return
       apply()
-      const open = async (flag: 'http' | 'https', frontend: Frontend): Promise<(Address & { listening: Listening }) | undefined> => {
-        const fd = values[`listen-${flag}-fd`]
-        if (fd === undefined && values[flag] === '') return undefined
-        const at: Address | Descriptor = fd === undefined ? hostPort(values[flag], flag) : { fd }
+      let shown: Certificate | undefined
+      const open = async (at: Address | Descriptor | undefined, frontend: Frontend, flag: string): Promise<string | undefined> => {
+        if (at === undefined) return undefined
+        const host = 'host' in at ? at.host : ''
         try {
           const listening = await server.listen(at, frontend, {
-            ...(frontend.secure ? { tls: { identity: (name: string | undefined) => certificateFor(frontend.table.certificates, name), alpn: ['http/1.1'] } } : {}),
+            ...(frontend.secure ? { tls: { identity: (name: string | undefined) => identityFor(frontend.table, name, shown), alpn: ['http/1.1'] } } : {}),
             failed: (error) => log.error('a listener failed', { flag, error: explainError(error) }),
           })
-          return { host: 'host' in at ? at.host : '', port: listening.port, listening }
+          return `${host.includes(':') ? `[${host}]` : host}:${listening.port}`
         } catch (error) {
-          throw new Error(`cannot serve ${flag.toUpperCase()}; choose another address with --${flag}`, { cause: error })
+          throw new Error(`cannot serve ${frontend.secure ? 'HTTPS' : 'HTTP'}; choose another address with ${flag}`, { cause: error })
         }
       }
-      const http = await open('http', plain)
-      const https = await open('https', secure)
-      if (http === undefined && https === undefined) throw new UsageError('neither --http nor --https names an address')
-      if (publish.length === 0) publish = addressesOf(ownAddresses([http, https].flatMap((l) => (l === undefined ? [] : [l.host]))))
+      const listeners: { readonly classes: readonly string[]; readonly http: string | undefined; readonly https: string | undefined }[] = []
+      for (const s of serving) {
+        listeners.push({ classes: s.group.classes, http: await open(s.group.http, s.plain, s.group.httpFlag), https: await open(s.group.https, s.secure, s.group.httpsFlag) })
+        if (s.publish.length === 0) s.publish = addressesOf(ownAddresses([s.group.http, s.group.https].flatMap((at) => (at !== undefined && 'host' in at ? [at.host] : []))))
+      }
       ready = true
       tellStatus()
-      const text = (l: Address | undefined): string | undefined => (l === undefined ? undefined : `${l.host.includes(':') ? `[${l.host}]` : l.host}:${l.port}`)
-      log.info('ready', { http: text(http), https: text(https), sockets: driver.name, why: reason, ingresses: last?.served.length ?? 0 })
+      const [first, ...others] = listeners
+      log.info('ready', { http: first!.http, https: first!.https, others: others.length === 0 ? undefined : others, sockets: driver.name, why: reason, ingresses: serving.reduce((n, s) => n + s.last!.served.length, 0) })
+      if (listeners.some((l) => l.https !== undefined)) {
+        shown = await placeholder().catch((error: unknown) => {
+          log.warn('clients that name no host of ours are refused', { error: explainError(error) })
+          return undefined
+        })
+      }
 
       await aborted(signal)
       ready = false
@@ -168,22 +201,24 @@ export const command = makeCommand({
   },
 })
 
-function metricsOf(metrics: Metrics): { applied(ms: number, compiled: Compiled): void } {
+function metricsOf(metrics: Metrics): { applied(ms: number, compiled: readonly Compiled[]): void } {
   const applied = metrics.histogram('switchyard_ingress_apply_seconds', 'Time to make and use a new table.', [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1])
   const hosts = metrics.gauge('switchyard_ingress_hosts', 'Hosts with routes.')
   const problems = metrics.gauge('switchyard_ingress_problems', 'What is not served as its Ingress says.')
   const successful = metrics.gauge('nginx_ingress_controller_config_last_reload_successful', 'Always 1: nothing is ever reloaded.')
   const successes = metrics.counter('nginx_ingress_controller_success', 'Tables made and used.')
-  let expiring: Compiled | undefined
+  let expiring: readonly Compiled[] = []
   metrics.family('nginx_ingress_controller_ssl_expire_time_seconds', 'gauge', 'When the certificate of a host expires, seconds since 1970.', (out) => {
-    for (const [host, c] of expiring?.table.certificates.exact ?? []) out.push(`nginx_ingress_controller_ssl_expire_time_seconds{host="${host}",secret_name="${c.owner}"} ${c.notAfter / 1000}`)
-    for (const [host, c] of expiring?.table.certificates.wildcards ?? []) out.push(`nginx_ingress_controller_ssl_expire_time_seconds{host="*.${host}",secret_name="${c.owner}"} ${c.notAfter / 1000}`)
+    for (const { table } of expiring) {
+      for (const [host, c] of table.certificates.exact) out.push(`nginx_ingress_controller_ssl_expire_time_seconds{host="${host}",secret_name="${c.owner}"} ${c.notAfter / 1000}`)
+      for (const [host, c] of table.certificates.wildcards) out.push(`nginx_ingress_controller_ssl_expire_time_seconds{host="*.${host}",secret_name="${c.owner}"} ${c.notAfter / 1000}`)
+    }
   })
   return {
     applied: (ms, compiled) => {
       applied.observe(ms / 1000)
-      hosts.set(compiled.table.hosts.size + compiled.table.wildcards.size)
-      problems.set(compiled.problems.length)
+      hosts.set(compiled.reduce((n, c) => n + c.table.hosts.size + c.table.wildcards.size, 0))
+      problems.set(compiled.reduce((n, c) => n + c.problems.length, 0))
       successful.set(1)
       successes.add()
       expiring = compiled

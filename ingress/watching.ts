@@ -1,9 +1,18 @@
 import type { Log } from '../lib/log.ts'
 import type { Client } from '../kube/client.ts'
 import { Mirror } from '../kube/mirror.ts'
-import type { EndpointSlice, Ingress, IngressClass, Secret, Service } from '../kube/objects.ts'
-import { endpointslices, ingressclasses, ingresses, keyOf, secrets, services } from '../kube/resources.ts'
+import type { ConfigMap, EndpointSlice, Ingress, IngressClass, Secret, Service } from '../kube/objects.ts'
+import { configmaps, endpointslices, ingressclasses, ingresses, keyOf, secrets, services } from '../kube/resources.ts'
 import type { Objects } from './compile.ts'
+
+export interface WatchingOptions {
+  readonly log: Log
+  readonly signal: AbortSignal
+  /** Only objects of this namespace. */
+  readonly namespace?: string | undefined
+  /** `namespace/name` of a ConfigMap of defaults. */
+  readonly configMap?: string | undefined
+}
 
 /** Mirrors of everything a table is made of. After the first sync `changed` is called once for changes that come together. */
 export class Watching {
@@ -15,23 +24,31 @@ export class Watching {
   /** Ingresses as last seen to say something new: a change of their status keeps their identity. */
   readonly #told = new Map<string, Ingress>()
   readonly #byService = new Map<string, readonly EndpointSlice[]>()
+  #configMap: Mirror<ConfigMap> | undefined
+  #configMapKey = ''
   readonly #changed: () => void
   #started = false
   #rung = false
 
-  constructor(client: Client, log: Log, signal: AbortSignal, changed: () => void) {
+  constructor(client: Client, how: WatchingOptions, changed: () => void) {
     this.#changed = changed
     const ring = (): void => this.#ring()
-    const common = { log, signal }
+    const { log, signal } = how
+    const common = { log, signal, namespace: how.namespace }
     this.#ingresses = new Mirror(client, ingresses, { ...common, changed: (now, before) => this.#ingress(now, before) })
-    this.#classes = new Mirror(client, ingressclasses, { ...common, changed: ring })
+    this.#classes = new Mirror(client, ingressclasses, { log, signal, changed: ring })
     this.#services = new Mirror(client, services, { ...common, changed: ring })
     this.#slices = new Mirror(client, endpointslices, { ...common, changed: (now, before) => this.#slice(now, before) })
     this.#secrets = new Mirror(client, secrets, { ...common, reduce: reduceSecret, changed: ring })
+    if (how.configMap !== undefined) {
+      const slash = how.configMap.indexOf('/')
+      this.#configMap = new Mirror(client, configmaps, { log, signal, namespace: how.configMap.slice(0, Math.max(0, slash)), fieldSelector: `metadata.name=${how.configMap.slice(slash + 1)}`, changed: ring })
+      this.#configMapKey = how.configMap
+    }
   }
 
   async whenSynced(): Promise<void> {
-    await Promise.all([this.#ingresses, this.#classes, this.#services, this.#slices, this.#secrets].map((m) => m.whenSynced()))
+    await Promise.all([...(this.#configMap === undefined ? [] : [this.#configMap]), this.#ingresses, this.#classes, this.#services, this.#slices, this.#secrets].map((m) => m.whenSynced()))
     this.#started = true
   }
 
@@ -42,6 +59,11 @@ export class Watching {
   /** The Ingress as it is now, status included. */
   current(ingress: Ingress): Ingress | undefined {
     return this.#ingresses.objects.get(keyOf(ingress))
+  }
+
+  /** The ConfigMap of defaults, if there is one. */
+  get configMap(): ConfigMap | undefined {
+    return this.#configMap?.objects.get(this.#configMapKey)
   }
 
   has(key: string): boolean {

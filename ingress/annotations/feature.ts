@@ -39,7 +39,10 @@ export class Annotations {
   /** Set when something that guards requests cannot be done: then nobody passes. */
   closed: string | undefined
 
-  constructor(ingress: Ingress) {
+  readonly #defaults: ReadonlyMap<string, string> | undefined
+
+  constructor(ingress: Ingress, defaults?: ReadonlyMap<string, string>) {
+    this.#defaults = defaults
     this.ingress = ingress
     this.namespace = ingress.metadata.namespace ?? 'default'
     for (const prefix of [...prefixes].reverse()) {
@@ -62,11 +65,11 @@ export class Annotations {
   }
 
   has(key: string): boolean {
-    return this.#values.has(key)
+    return this.#values.has(key) || this.#defaults?.has(key) === true
   }
 
   text(key: string): string | undefined {
-    const value = this.#values.get(key)?.trim()
+    const value = (this.#values.get(key) ?? this.#defaults?.get(key))?.trim()
     if (value === undefined || value === '') return undefined
     // Whatever ends a line could end one of ours.
     // eslint-disable-next-line no-control-regex

@@ -38,9 +38,9 @@ const imaginary: Readonly<Record<string, string>> = {
   'add-base-url': 'rewrite-target',
 }
 
-/** What the annotations of `ingress` ask for. */
-export function settingsOf(ingress: Ingress, context: SettingsContext): Settings {
-  const a = new Annotations(ingress)
+/** What the annotations of `ingress` ask for; `defaults` holds for keys that it lacks. */
+export function settingsOf(ingress: Ingress, context: SettingsContext, defaults?: ReadonlyMap<string, string>): Settings {
+  const a = new Annotations(ingress, defaults)
   const draft: Draft = { ...plainSettings }
   const policies: Policy[] = []
   for (const feature of features) {
