@@ -400,8 +400,8 @@ class Stream implements Protocol {
   close(): void {
     clearTimeout(this.#idle)
     this.#dead ??= 'closed'
-    this.#wire.end()
-    this.#wire.abort()
+    if (this.#asked.size === 0) this.#wire.end()
+    else this.#wire.abort()
   }
 
   opened(): void {}

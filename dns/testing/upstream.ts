@@ -1,0 +1,102 @@
+import dgram from 'node:dgram'
+import net, { type AddressInfo } from 'node:net'
+import { decode, encode, type Message, type Rec } from '../wire/message.ts'
+import { nameOf } from '../wire/name.ts'
+import { Flag } from '../wire/types.ts'
+
+/** What an upstream of the tests does with a question; undefined: nothing. */
+export type Behaviour = (m: Message, protocol: 'udp' | 'tcp') => Partial<Reply> | undefined | Promise<Partial<Reply> | undefined>
+
+export interface Reply {
+  readonly rcode: number
+  readonly answers: readonly Rec[]
+  readonly authority: readonly Rec[]
+  readonly additional: readonly Rec[]
+  readonly truncated: boolean
+  /** Octets sent before the answer. */
+  readonly before: readonly ((question: Buffer) => Buffer)[]
+  /** The answer comes from another port. */
+  readonly elsewhere: boolean
+}
+
+/** A server of the tests that answers by UDP and TCP on one port. */
+export interface Upstream {
+  readonly port: number
+  readonly asked: { readonly message: Message; readonly protocol: 'udp' | 'tcp'; readonly port: number }[]
+  behave: Behaviour
+  close(): Promise<void>
+}
+
+/** Starts one on loopback. */
+export async function upstream(behave: Behaviour): Promise<Upstream> {
+  const asked: Upstream['asked'] = []
+  const udp = dgram.createSocket('udp4')
+  const other = dgram.createSocket('udp4')
+  await new Promise<void>((r) => udp.bind(0, '127.0.0.1', r))
+  await new Promise<void>((r) => other.bind(0, '127.0.0.1', r))
+  const { port } = udp.address()
+  const self: Upstream = {
+    port,
+    asked,
+    behave,
+    close: async () => {
+      udp.close()
+      other.close()
+      for (const s of sockets) s.destroy()
+      await new Promise<void>((r) => tcp.close(() => r()))
+    },
+  }
+  udp.on('message', (b, from) => {
+    const message = decode(b)
+    asked.push({ message, protocol: 'udp', port: from.port })
+    void Promise.resolve(self.behave(message, 'udp')).then((reply) => {
+      if (reply === undefined) return
+      for (const f of reply.before ?? []) udp.send(f(b), from.port, from.address)
+      ;(reply.elsewhere === true ? other : udp).send(write(message, reply), from.port, from.address)
+    })
+  })
+  const sockets = new Set<net.Socket>()
+  const tcp = net.createServer((socket) => {
+    sockets.add(socket)
+    socket.on('close', () => sockets.delete(socket))
+    socket.on('error', () => {})
+    let rest: Buffer = Buffer.alloc(0)
+    socket.on('data', (b) => {
+      rest = Buffer.concat([rest, b])
+      while (rest.length >= 2 && rest.length >= 2 + rest.readUInt16BE(0)) {
+        const message = decode(rest, 2, 2 + rest.readUInt16BE(0))
+        rest = rest.subarray(2 + rest.readUInt16BE(0))
+        asked.push({ message, protocol: 'tcp', port: socket.remotePort ?? 0 })
+        void Promise.resolve(self.behave(message, 'tcp')).then((reply) => {
+          if (reply === undefined) return
+          const out = write(message, reply)
+          socket.write(Buffer.concat([Buffer.from([out.length >> 8, out.length & 255]), out]))
+        })
+      }
+    })
+  })
+  await new Promise<void>((r) => tcp.listen((udp.address() as AddressInfo).port, '127.0.0.1', r))
+  return self
+}
+
+function write(m: Message, reply: Partial<Reply>): Buffer {
+  const b = Buffer.alloc(65_600)
+  const end = encode(
+    {
+      id: m.id,
+      flags: Flag.QR | Flag.RD | Flag.RA | (reply.truncated === true ? Flag.TC : 0),
+      rcode: reply.rcode ?? 0,
+      question: m.questions[0],
+      answers: reply.answers ?? [],
+      authority: reply.authority ?? [],
+      additional: reply.additional ?? [],
+      edns: { size: 1232, dnssec: false },
+    },
+    b,
+  )
+  return Buffer.from(b.subarray(0, end))
+}
+
+/** An A record. */
+export const a = (name: string, address: string, ttl = 60): Rec => ({ name: nameOf(name), type: 1, class: 1, ttl, data: String.fromCharCode(...address.split('.').map(Number)) })
+export const cname = (name: string, target: string, ttl = 60): Rec => ({ name: nameOf(name), type: 5, class: 1, ttl, data: nameOf(target) })
