@@ -13,6 +13,7 @@ const root: Command = {
     part('apply', 'creates or changes the objects of YAML files', () => import('./apply.ts')),
     part('get', 'prints objects', () => import('./get.ts')),
     part('delete', 'deletes objects', () => import('./delete.ts')),
+    { name: 'explain', summary: 'says where a packet, a request or a name goes, and why', load: async () => (await import('./explain.ts')).command },
     part('controlplane', 'runs the API server and its controllers', () => import('../controlplane/main.ts')),
     part('kubeconfig', 'prints the kubeconfig of an identity', async () => ({ command: (await import('../controlplane/main.ts')).kubeconfig })),
     part('proxy', 'runs the service proxy of a node', () => import('../proxy/main.ts')),
