@@ -16,6 +16,8 @@ export interface Watched<T extends KubeObject> {
   shows(written: T): Promise<void>
   /** Resolves when the mirror no longer shows this very object. */
   lost(object: T): Promise<void>
+  /** Resolves when the mirror shows that this very object is being deleted, or has gone. */
+  ends(object: T): Promise<void>
 }
 
 /** How long to wait for the mirror to show our own writes. */
@@ -82,6 +84,11 @@ export class Cluster {
       on: (listener) => void listeners.add(listener),
       shows: (written) => until(() => revisionOf(mirror.objects.get(keyOf(written))) >= revisionOf(written)),
       lost: (object) => until(() => mirror.objects.get(keyOf(object))?.metadata.uid !== object.metadata.uid),
+      ends: (object) =>
+        until(() => {
+          const now = mirror.objects.get(keyOf(object))
+          return now === undefined || now.metadata.uid !== object.metadata.uid || now.metadata.deletionTimestamp !== undefined
+        }),
     }
     const synced = mirror.whenSynced()
     synced.catch(() => {})
@@ -111,14 +118,20 @@ function reduceAny<T extends KubeObject>(object: T): T {
   return object.metadata.managedFields === undefined ? object : { ...object, metadata: slim(object.metadata) }
 }
 
-function slim({ managedFields: _, ...metadata }: ObjectMeta): ObjectMeta {
-  return metadata
+function slim(metadata: ObjectMeta): ObjectMeta {
+  const { managedFields: _, ...rest } = metadata
+  return rest
 }
+
+/** Which Pods of a ReplicaSet go first. */
+export const deletionCost = 'controller.kubernetes.io/pod-deletion-cost'
 
 /** What the controllers read of a Pod; environments, probes and volumes are most of its size. */
 function reducePod(pod: Pod): Pod {
   const { spec, status, metadata } = pod
-  const { managedFields: _, annotations: __, ...kept } = metadata
+  const { managedFields: _, annotations, ...rest } = metadata
+  const cost = annotations?.[deletionCost]
+  const kept = cost === undefined ? rest : { ...rest, annotations: { [deletionCost]: cost } }
   return {
     apiVersion: 'v1',
     kind: 'Pod',
@@ -142,6 +155,7 @@ function reducePod(pod: Pod): Pod {
             ...(status.conditions === undefined ? {} : { conditions: status.conditions }),
             ...(status.podIP === undefined ? {} : { podIP: status.podIP }),
             ...(status.podIPs === undefined ? {} : { podIPs: status.podIPs }),
+            ...(status.containerStatuses === undefined ? {} : { containerStatuses: status.containerStatuses.map(({ name, ready, restartCount }) => ({ name, ready, restartCount, image: '', imageID: '' })) }),
           },
         }),
   }

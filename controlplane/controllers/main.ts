@@ -7,6 +7,7 @@ import { explainError, type Log } from '../../lib/log.ts'
 import { binder } from './binder.ts'
 import { Cluster } from './cluster.ts'
 import type { Controller, ControllerOptions } from './controller.ts'
+import { deploymentController } from './deployments.ts'
 import { endpointsController, mirroring } from './endpoints.ts'
 import { endpointSliceController } from './endpointslices.ts'
 import { garbageCollector } from './garbage.ts'
@@ -16,6 +17,7 @@ import { namespaceController } from './namespaces.ts'
 import { nodeLifecycle } from './nodes.ts'
 import { podCidrs } from './podcidrs.ts'
 import { queue, type Queue } from './queue.ts'
+import { replicaSetController } from './replicasets.ts'
 import { serviceAccounts } from './serviceaccounts.ts'
 
 export type { ControllerOptions } from './controller.ts'
@@ -33,6 +35,8 @@ export const controllers: readonly Controller[] = [
   namespaceController,
   garbageCollector,
   loadBalancers,
+  replicaSetController,
+  deploymentController,
 ]
 
 /** Running controllers. */

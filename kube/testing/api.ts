@@ -322,7 +322,7 @@ export class FakeApi {
   // Serving
 
   *#chosen(plural: string | undefined): Iterable<Watcher> {
-    for (const w of [...this.#watchers]) if (plural === undefined || w.resource.plural === plural) yield w
+    for (const w of Array.from(this.#watchers)) if (plural === undefined || w.resource.plural === plural) yield w
   }
 
   async #serve(request: http.IncomingMessage, response: http.ServerResponse): Promise<void> {
@@ -472,7 +472,7 @@ export class FakeApi {
       case 'delete': {
         const options = (body ?? {}) as { preconditions?: { uid?: string; resourceVersion?: string }; dryRun?: readonly string[]; gracePeriodSeconds?: number }
         if (name === undefined) {
-          for (const object of [...table.values()]) if (namespace === undefined || object.metadata.namespace === namespace) this.#delete(resource, object, options.gracePeriodSeconds)
+          for (const object of Array.from(table.values())) if (namespace === undefined || object.metadata.namespace === namespace) this.#delete(resource, object, options.gracePeriodSeconds)
           return { code: 200, body: { kind: 'Status', apiVersion: 'v1', status: 'Success' } }
         }
         const before = table.get(key)
@@ -545,7 +545,7 @@ export class FakeApi {
       kind: `${resource.kind}List`,
       metadata: { resourceVersion: String(revision), ...(next === undefined ? {} : { continue: next, remainingItemCount: items.length - page.length }) },
       // As in a real list, items do not name their kind.
-      items: page.map(([, { apiVersion: _, kind: __, ...rest }]) => rest),
+      items: page.map(([, o]) => ({ ...o, apiVersion: undefined, kind: undefined })),
     }
   }
 
@@ -663,7 +663,7 @@ export class FakeApi {
   }
 
   #wake(): void {
-    for (const look of [...this.#waiting]) look()
+    for (const look of Array.from(this.#waiting)) look()
   }
 }
 
