@@ -36,15 +36,20 @@ export async function connectServer(values: { readonly kubeconfig: string | unde
 }
 
 async function kubeconfigPath(flag: string | undefined): Promise<string> {
-  if (flag !== undefined) return flag
+  const found = flag ?? (await findKubeconfig())
+  if (found === undefined) throw new UsageError('no API server: name a kubeconfig with --kubeconfig or $KUBECONFIG, or start a lab with "switchyard lab up"')
+  return found
+}
+
+/** The kubeconfig of `$KUBECONFIG`, else of a running lab, else of this user. */
+export async function findKubeconfig(): Promise<string | undefined> {
   const fromEnvironment = process.env.KUBECONFIG
   if (fromEnvironment !== undefined && fromEnvironment !== '') return fromEnvironment
   const { readRecord, statePaths } = await import('../lab/state.ts')
   const lab = statePaths('default')
   if (readRecord(lab) !== undefined) return lab.kubeconfig
   const home = join(homedir(), '.kube', 'config')
-  if (existsSync(home)) return home
-  throw new UsageError('no API server: name a kubeconfig with --kubeconfig or $KUBECONFIG, or start a lab with "switchyard lab up"')
+  return existsSync(home) ? home : undefined
 }
 
 interface ApiResourceList {
