@@ -1,4 +1,5 @@
 import { command, UsageError, type Command, type Flags } from '../lib/options.ts'
+import { faults } from './chaos.ts'
 import { askControl } from './control.ts'
 import { exec, runningLab } from './exec.ts'
 import { renderStatus, type LabStatus } from './status.ts'
@@ -51,7 +52,7 @@ const statusCommand = command({
   flags: { ...labFlag, output: { type: 'string', short: 'o', help: 'table or json', oneOf: ['table', 'json'], default: 'table' } },
   run: async ({ values }, context) => {
     const { record, paths } = runningLab(values.lab)
-    const status: LabStatus = { name: values.lab, api: `https://127.0.0.1:${record.apiPort}`, kubeconfig: paths.kubeconfig, logs: paths.logs, published: record.published, ...(await askControl<Pick<LabStatus, 'mode' | 'nodes' | 'parts'>>(paths.control, 'status')) }
+    const status: LabStatus = { name: values.lab, api: `https://127.0.0.1:${record.apiPort}`, kubeconfig: paths.kubeconfig, logs: paths.logs, published: record.published, ...(await askControl<Pick<LabStatus, 'mode' | 'nodes' | 'parts' | 'broken'>>(paths.control, 'status')) }
     context.out(values.output === 'json' ? `${JSON.stringify(status, null, 2)}\n` : renderStatus(status))
     return status.parts.every((p) => p.state === 'ready') ? 0 : 1
   },
@@ -98,6 +99,32 @@ const modeCommand = command({
   },
 })
 
+const breakCommand: Command = command({
+  name: 'break',
+  summary: 'Breaks something in the lab.',
+  usage: 'KIND TARGET [AMOUNT]',
+  flags: labFlag,
+  details: `Kinds:\n${faults.map((f) => `  ${`${f.kind} ${f.usage}`.padEnd(26)} ${f.summary}`).join('\n')}\n\n"switchyard lab heal" mends what does not mend itself.`,
+  run: async ({ values, positionals }, context) => {
+    const [kind, target, amount, ...more] = positionals
+    if (kind === undefined || target === undefined || more.length > 0) throw new UsageError('expected KIND TARGET [AMOUNT]')
+    await askControl(runningLab(values.lab).paths.control, 'break', { kind, target, amount })
+    context.out(`${kind} ${target}: done\n`)
+  },
+})
+
+const healCommand = command({
+  name: 'heal',
+  summary: 'Mends what was broken: everything, or what is named.',
+  usage: '[KIND [TARGET]]',
+  flags: labFlag,
+  run: async ({ values, positionals }, context) => {
+    const [kind, target] = positionals
+    const healed = await askControl<string[]>(runningLab(values.lab).paths.control, 'heal', { kind, target })
+    context.out(healed.length === 0 ? 'Nothing was broken.\n' : healed.map((h) => `${h}: mended\n`).join(''))
+  },
+})
+
 /** Every verb of `switchyard lab`. */
 export const labCommand: Command = {
   name: 'lab',
@@ -109,6 +136,8 @@ export const labCommand: Command = {
     execCommand,
     kubeconfigCommand,
     modeCommand,
+    breakCommand,
+    healCommand,
     { name: 'demo', summary: 'Shows everything working, step by step.', load: async () => (await import('./demo.ts')).demoCommand },
     { name: 'vm', summary: 'Runs a command or a lab in virtual machines with a kernel of their own.', load: async () => (await import('./vm/main.ts')).vm },
     { name: 'hello', summary: 'A small HTTP server that says which Pod answered.', load: async () => (await import('./hello.ts')).helloCommand },

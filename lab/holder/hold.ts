@@ -56,6 +56,7 @@ export class Hold {
     const began = performance.now()
     const since = (): number => Math.round(performance.now() - began)
     mkdirSync(join(this.paths.inside, 'kubeconfigs'), { recursive: true })
+    for (const folder of ['controlplane', ...this.topology.nodes.map((n) => join('nodes', n.name))]) await disk(join(this.paths.inside, folder))
     await ip(renderLan(this.topology))
     // The holder forwards nothing, but as a router it can say so.
     writeFileSync('/proc/sys/net/ipv4/ip_forward', '1')
@@ -142,6 +143,12 @@ export class Hold {
     await ip(renderCable(index, holds.pid!))
     await ip(renderNode(this.topology, index), holds.pid!)
   }
+}
+
+/** A disk of its own, so that it can be full by itself. */
+async function disk(folder: string): Promise<void> {
+  mkdirSync(folder, { recursive: true })
+  await run('mount', ['-t', 'tmpfs', '-o', 'mode=700,size=1g', 'tmpfs', folder])
 }
 
 /** Hands `text` to `ip -batch`, in the network of process `pid` if one is named. */

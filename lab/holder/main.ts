@@ -2,6 +2,7 @@ import { chmodSync, readFileSync, writeFileSync } from 'node:fs'
 import { Socket } from 'node:net'
 import { createLog, explainError } from '../../lib/log.ts'
 import { command } from '../../lib/options.ts'
+import { Chaos } from '../chaos.ts'
 import { serveControl } from '../control.ts'
 import type { StatePaths } from '../state.ts'
 import type { Topology } from '../topology.ts'
@@ -76,15 +77,18 @@ export const holdCommand = command({
 })
 
 function verbs(hold: Hold, down: () => void) {
+  const chaos = new Chaos(hold)
+  const optional = (value: unknown): string | undefined => (value === undefined ? undefined : String(value))
   return {
-    status: async () => ({ mode: hold.mode, parts: hold.supervisor.status, nodes: [...hold.nodes.values()].map((n) => ({ name: n.node.name, address: n.node.address, pid: n.pid })) }),
+    status: async () => ({ mode: hold.mode, broken: chaos.broken, parts: hold.supervisor.status, nodes: [...hold.nodes.values()].map((n) => ({ name: n.node.name, address: n.node.address, pid: n.pid })) }),
     target: async (body: Readonly<Record<string, unknown>>) => findTarget(hold, String(body.name)),
     mode: async (body: Readonly<Record<string, unknown>>) => {
       const steps: { what: string; ms: number }[] = []
       await hold.setMode(String(body.mode), (what, ms) => steps.push({ what, ms }))
       return steps
     },
-    kill: async (body: Readonly<Record<string, unknown>>) => ({ sent: hold.supervisor.kill(String(body.part), String(body.signal ?? 'SIGKILL') as NodeJS.Signals) }),
+    break: async (body: Readonly<Record<string, unknown>>) => chaos.break(String(body.kind), String(body.target), optional(body.amount)),
+    heal: async (body: Readonly<Record<string, unknown>>) => chaos.heal(optional(body.kind), optional(body.target)),
     down: async () => down(),
   }
 }
