@@ -11,6 +11,7 @@ import { readSockaddr, writeSockaddr } from '../ffi/sockaddr.ts'
 import { openDatagrams } from './datagrams.ts'
 import { Loop, type Ready } from './loop.ts'
 import { Pipes, Stream, type Streams } from './stream.ts'
+import { openTls, type Tls, type TlsCounts } from './tls.ts'
 
 const defaultHighWater = 256 * 1024
 /** Connections taken by one event, before others get their turn. */
@@ -80,8 +81,9 @@ export class EpollDriver implements Driver {
   readonly #timers = new Set<NodeJS.Timeout>()
   readonly #connecting = new Map<Stream, number>()
   #sweeper: NodeJS.Timeout | undefined
-  /** TLS connections, as long as there is no filter for them. */
+  /** TLS connections, where the OpenSSL inside Node cannot be used. */
   #node: Driver | undefined
+  #filter: Tls | string | undefined
 
   constructor() {
     this.#loop = new Loop((error) => {
@@ -107,7 +109,12 @@ export class EpollDriver implements Driver {
   }
 
   async listen(at: Address | Descriptor, accept: () => Protocol, how: ListenOptions = {}): Promise<Listening> {
-    if (how.tls !== undefined) return this.#fallback.listen(at, accept, how)
+    if (how.tls !== undefined) {
+      const filter = this.#tls
+      if (typeof filter === 'string') return this.#fallback.listen(at, accept, how)
+      const { tls, ...rest } = how
+      return this.listen(at, () => filter.server(tls, accept, () => this.#loop.now), rest)
+    }
     const fd = 'fd' in at ? this.#adopt(at) : this.#openListener(at, how)
     const listener = new Listener(this.#loop, fd, (client, peer, peerPort) => this.#accept(client, peer, peerPort, accept, how), how)
     const r = this.#loop.add(fd, listener, k.EPOLLIN)
@@ -190,7 +197,13 @@ export class EpollDriver implements Driver {
   }
 
   connect(at: Address, p: Protocol, how: ConnectOptions = {}): Wire {
-    if (how.tls !== undefined) return this.#fallback.connect(at, p, how)
+    if (how.tls !== undefined) {
+      const filter = this.#tls
+      if (typeof filter === 'string') return this.#fallback.connect(at, p, how)
+      const { tls, ...rest } = how
+      const client = filter.client(tls, at.host, p, () => this.#loop.now)
+      return client.attach(this.connect(at, client, rest))
+    }
     const { sys, arena, nameAt } = this.#loop
     let r = sys.socket(at.host.includes(':') ? k.AF_INET6 : k.AF_INET, k.SOCK_STREAM | k.SOCK_NONBLOCK, 0)
     const fd = r
@@ -287,6 +300,21 @@ export class EpollDriver implements Driver {
     await new Promise<void>((resolve) => setImmediate(resolve))
     this.#streams.pipes.close()
     this.#loop.close()
+  }
+
+  /** How TLS is done: counts of the filter, or why `node:tls` does it. */
+  get tls(): Readonly<TlsCounts> | string {
+    const filter = this.#tls
+    return typeof filter === 'string' ? filter : filter.counts
+  }
+
+  get #tls(): Tls | string {
+    if (this.#filter === undefined) {
+      this.#filter = process.env.SWITCHYARD_TLS === 'node' ? 'SWITCHYARD_TLS=node' : openTls()
+      const filter = this.#filter
+      if (typeof filter !== 'string') this.every(1000, () => filter.sweep(this.#loop.now))
+    }
+    return this.#filter
   }
 
   get #fallback(): Driver {

@@ -310,7 +310,8 @@ export class MemoryWire implements Wire, Actor {
 
   /** The network breaks the connection. */
   broken(): void {
-    if (this.#other !== undefined) this.#other.#arriveReset()
+    if (this.#other === undefined) return this.fail('ECONNRESET: connection reset')
+    this.#other.#arriveReset()
     this.#arriveReset()
   }
 

@@ -121,3 +121,6 @@ export function tlsInfo(socket: tls.TLSSocket): TlsInfo {
     peerCertificate: certificate?.raw,
   }
 }
+
+/** The CAs that Node trusts, PEM. */
+export const rootCertificates: readonly string[] = tls.rootCertificates
