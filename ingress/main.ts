@@ -27,7 +27,7 @@ export const command = makeCommand({
   summary: 'Runs the ingress controller: serves the Ingress objects of a cluster.',
   flags,
   details: 'Flags from --ingress-class on are those of ingress-nginx. docs/ingress.md lists the annotations.',
-  verbs: [{ name: 'check', summary: 'reports what of Ingresses is supported, what differs and what is refused', load: async () => (await import('./check.ts')).check }],
+  verbs: [{ name: 'explain', summary: 'explains what would become of a request', load: async () => (await import('./explain.ts')).command }, { name: 'check', summary: 'reports what of Ingresses is supported, what differs and what is refused', load: async () => (await import('./check.ts')).check }],
   run: async ({ values }, context) => {
     const groups = groupsOf(values)
     const flagTrusts = trustsOf(values.trusted)

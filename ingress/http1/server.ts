@@ -41,6 +41,8 @@ export interface ServerOptions {
   readonly random?: () => number
   /** An address of a host name; without it only addresses can be asked. */
   readonly resolve?: (host: string) => Promise<string>
+  /** Instead of asking over the network. */
+  readonly ask?: Tools['ask']
   /** Keeps user agent and referer for the log. */
   readonly logsAgents?: boolean
 }
@@ -181,6 +183,7 @@ export class Server implements UpstreamHost {
   }
 
   async #ask(request: Parameters<Tools['ask']>[0]): Promise<Asked> {
+    if (this.#options.ask !== undefined) return this.#options.ask(request)
     const { hostname } = new URL(request.url)
     const bare = hostname.replace(/^\[|\]$/g, '')
     const address = /^[\d.]+$|:/.test(bare) ? bare : await this.#options.resolve?.(bare)
