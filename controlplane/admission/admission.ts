@@ -6,11 +6,12 @@ import { events } from '../kinds/event.ts'
 import type { Json } from '../kinds/decode.ts'
 import type { Kind } from '../kinds/kind.ts'
 import { namespaces } from '../kinds/namespace.ts'
+import { serviceaccounts } from '../kinds/serviceaccount.ts'
 
 /** The rules that look beyond one object: namespaces that exist and live, addresses and ports. */
 export function admission(cache: Cache, services: ServiceAllocator): Admission {
   return {
-    admit(call: Call, object: Json, before: Json | undefined): void {
+    async admit(call: Call, object: Json, before: Json | undefined): Promise<void> {
       const { kind: k } = call
       if (!k.namespaced || before !== undefined || call.namespace === undefined) return
       const ns = cache.of(namespaces).get(`/registry/namespaces/${call.namespace}`)
@@ -19,7 +20,10 @@ export function admission(cache: Cache, services: ServiceAllocator): Admission {
         if (call.namespace === 'default' && k.kind === 'Event') return
         throw notFound(namespaces, call.namespace)
       }
-      if (ns.object['metadata'].deletionTimestamp === undefined) return
+      if (ns.object['metadata'].deletionTimestamp === undefined) {
+        if (k.kind === 'Pod') await admitPod(cache, call, object)
+        return
+      }
       if (k.plural === events.plural) return
       throw new Failure(403, 'Forbidden', forbidden(k, object['metadata'].name ?? '', `unable to create new content in namespace ${call.namespace} because it is being terminated`).message, {
         ...(object['metadata'].name === undefined ? {} : { name: object['metadata'].name }),
@@ -35,4 +39,28 @@ export function admission(cache: Cache, services: ServiceAllocator): Admission {
       if (k.kind === 'Service') await services.released(object)
     },
   }
+}
+
+/** What Kubernetes' admission adds to every Pod: an account, tolerations for nodes that just went away, a priority. */
+async function admitPod(cache: Cache, call: Call, pod: Json): Promise<void> {
+  const spec = pod['spec']
+  const name: string = spec.serviceAccountName ?? 'default'
+  spec.serviceAccountName = name
+  spec.serviceAccount = name
+  const key = `/registry/serviceaccounts/${call.namespace}/${name}`
+  // A namespace and its Pods often come in one file: its account is a moment away.
+  const deadline = Date.now() + 3000
+  while (name === 'default' && cache.of(serviceaccounts).get(key) === undefined && Date.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 20))
+  const account = cache.of(serviceaccounts).get(key)?.object
+  if (account === undefined && name !== 'default') throw forbidden(call.kind, pod['metadata'].name ?? '', `error looking up service account ${call.namespace}/${name}: serviceaccount ${JSON.stringify(name)} not found`)
+  if ((spec.imagePullSecrets ?? []).length === 0 && (account?.['imagePullSecrets'] ?? []).length > 0) spec.imagePullSecrets = structuredClone(account!['imagePullSecrets'])
+  if ((spec.priorityClassName ?? '') !== '' && !spec.priorityClassName.startsWith('system-')) throw forbidden(call.kind, pod['metadata'].name ?? '', `no PriorityClass with name ${spec.priorityClassName} was found`)
+  spec.priority ??= 0
+  spec.preemptionPolicy ??= 'PreemptLowerPriority'
+  const tolerations: Json[] = spec.tolerations ?? []
+  for (const taint of ['node.kubernetes.io/not-ready', 'node.kubernetes.io/unreachable']) {
+    const borne = tolerations.some((t) => (t['key'] === taint || (t['key'] ?? '') === '') && ((t['effect'] ?? '') === '' || t['effect'] === 'NoExecute'))
+    if (!borne) tolerations.push({ key: taint, operator: 'Exists', effect: 'NoExecute', tolerationSeconds: 300 })
+  }
+  spec.tolerations = tolerations
 }

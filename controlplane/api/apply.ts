@@ -6,7 +6,6 @@ import type { Call, Rest } from './rest.ts'
 import { parseYamlBody } from './body.ts'
 import { compareObjects, difference, intersection, isEmpty, mergeApplied, pathText, prune, readManagers, setOfObject, stampOf, union, writeManagers, has, type FieldSet, type Manager, type Path } from './managed.ts'
 import { badRequest, Failure } from './status.ts'
-import { same } from './patch.ts'
 
 const lastApplied = 'kubectl.kubernetes.io/last-applied-configuration'
 
@@ -67,8 +66,9 @@ export async function applyPatch(rest: Rest, _cache: Cache, call: Call, text: st
       for (const m of others) for (const path of intersection(m.set, touched)) conflicts.push({ manager: m, path })
       if (conflicts.length > 0 && !how.force && !excused(k, call, annotation, conflicts)) throw conflictOf(conflicts)
       const left = others.map((m) => ({ ...m, set: difference(difference(m.set, fromConflicts(m, conflicts)), d.removed) }))
-      const unchanged = mine !== undefined && same(mine.set, set) && isEmpty(touched) && isEmpty(d.removed)
-      fields = writeManagers([...left, { manager: call.manager, operation: 'Apply', apiVersion: version, subresource: call.subresource, time: unchanged ? mine.time : stampOf(rest.now), set }])
+      // An apply that changes nothing leaves no time, only who would own it.
+      const unchanged = isEmpty(touched) && isEmpty(d.removed)
+      fields = writeManagers([...left, { manager: call.manager, operation: 'Apply', apiVersion: version, subresource: call.subresource, time: unchanged ? mine?.time : stampOf(rest.now), set }])
       const result: Json = { kind: k.kind, apiVersion: version, ...clean }
       // Older kubectl reads what it applied from the annotation: keep it true. It belongs to nobody anew, so it is no conflict.
       if (call.manager === 'kubectl' && annotation !== undefined) result['metadata'] = { ...result['metadata'], annotations: { ...result['metadata'].annotations, [lastApplied]: `${JSON.stringify(withAnnotations(given))}\n` } }
@@ -101,7 +101,7 @@ function excused(k: Kind, call: Call, annotation: string | undefined, conflicts:
 function withAnnotations(given: Json): Json {
   const { annotations, ...meta } = given['metadata'] ?? {}
   const { [lastApplied]: _, ...rest } = annotations ?? {}
-  return { ...given, metadata: { annotations: rest, ...meta } }
+  return { ...given, metadata: { ...(annotations === undefined ? {} : { annotations: rest }), ...meta } }
 }
 
 /** The applied object with canonical values, but without anything that was not said. */

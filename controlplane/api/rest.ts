@@ -152,7 +152,6 @@ export class Rest {
       delete m.selfLink
       delete m.deletionTimestamp
       delete m.deletionGracePeriodSeconds
-      delete m.generation
       if (k.generation) m.generation = 1
       m.creationTimestamp = stamp(this.#now())
       m.uid = randomUUID()
@@ -168,7 +167,8 @@ export class Rest {
       validateMeta(m, k.namespaced, k.nameRule, 'metadata', errors)
       k.validate?.(o, errors)
       if (errors.causes.length > 0) throw invalid(k.group, k.kind, m.name ?? '', errors.causes)
-      if (this.find(k, call.namespace, m.name) !== undefined && !generated) throw exists(k, m.name)
+      const there = generated ? undefined : this.find(k, call.namespace, m.name)
+      if (there !== undefined) throw exists(k, m.name, there.object['metadata'].deletionTimestamp !== undefined)
       const warnings = k.warnings?.(o, undefined) ?? []
       const claim = await this.#admission.claim(call, o, undefined)
       const made = normal(k, o)
@@ -213,10 +213,10 @@ export class Rest {
       const b = before['metadata']
       if (k.namespaced && m.namespace === undefined) m.namespace = b.namespace
       if (m.resourceVersion !== undefined && m.resourceVersion !== '' && m.resourceVersion !== b.resourceVersion) {
-        // The cache never runs behind an acknowledged write; still, ask again before refusing somebody who knows more.
+        if (!/^\d+$/.test(m.resourceVersion)) throw new Failure(500, '', `strconv.ParseUint: parsing ${JSON.stringify(m.resourceVersion)}: invalid syntax`)
         throw conflict(k, call.name, modified)
       }
-      if (m.uid !== undefined && m.uid !== b.uid) throw conflict(k, call.name, `Precondition failed: UID in precondition: ${m.uid}, UID in object meta: ${b.uid}`)
+      if (m.uid !== undefined && m.uid !== b.uid) throw conflict(k, call.name, `StorageError: invalid object, Code: 4, Key: ${storageKey(k, call.namespace, call.name)}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: ${m.uid}, UID in object meta: ${b.uid}`)
       m.uid = b.uid
       const o: Json = structuredClone(given)
       const meta = o['metadata']
@@ -224,8 +224,7 @@ export class Rest {
       if (meta.deletionTimestamp === undefined && b.deletionTimestamp !== undefined) meta.deletionTimestamp = b.deletionTimestamp
       meta.deletionGracePeriodSeconds = b.deletionGracePeriodSeconds
       if (meta.deletionGracePeriodSeconds === undefined) delete meta.deletionGracePeriodSeconds
-      if (b.generation === undefined) delete meta.generation
-      else meta.generation = b.generation
+      if (k.generation) meta.generation = b.generation
       meta.resourceVersion = b.resourceVersion
       fallbacks(k.type, o)
       k.defaults?.(o)
@@ -250,8 +249,9 @@ export class Rest {
       if (how.part === 'status') k.validateStatus?.(o, before, errors)
       else {
         // A binding sets what no update may: the node.
-        if (call.subresource !== 'binding') k.validateUpdate?.(o, before, errors)
-        if (k.validateUpdate === undefined || errors.causes.length === 0 || k.validate !== undefined) k.validate?.(o, errors)
+        if (how.part === undefined && k.immutableLast !== true) k.validateUpdate?.(o, before, errors)
+        k.validate?.(o, errors)
+        if (how.part === undefined && k.immutableLast === true) k.validateUpdate?.(o, before, errors)
       }
       if (errors.causes.length > 0) throw invalid(k.group, k.kind, call.name, dedupe(errors.causes))
       const claim = how.part === 'status' ? undefined : await this.#admission.claim(call, o, before)
@@ -339,7 +339,8 @@ export class Rest {
       }
       const wait = hold || grace > 0
       if (wait && already && !(grace < (b.deletionGracePeriodSeconds ?? 0))) return { entry: existing, gone: false }
-      const bytes = encode(k.storedAs === undefined ? o : k.storedAs.write(o))
+      const marked = normal(k, o)
+      const bytes = encode(k.storedAs === undefined ? marked : k.storedAs.write(marked))
       if (call.dryRun) return { entry: new Dry(existing.key, wait ? bytes : existing.stored, existing.revision), gone: !wait }
       try {
         if (wait) {
@@ -418,6 +419,12 @@ function dedupe<T extends { readonly field: string; readonly message: string }>(
     seen.add(id)
     return true
   })
+}
+
+/** The key that Kubernetes would keep the object under, as its error texts show it. */
+function storageKey(k: Kind, namespace: string | undefined, name: string): string {
+  const plural = { services: 'services/specs', endpoints: 'services/endpoints', nodes: 'minions', ingresses: 'ingress' }[k.plural] ?? k.plural
+  return `/registry/${plural}/${namespace === undefined ? '' : `${namespace}/`}${name}`
 }
 
 const internalName = (group: string): string => (group === '' ? 'core' : group.split('.')[0]!)

@@ -9,8 +9,8 @@ import type { User } from '../identity/user.ts'
 import type { Json } from '../kinds/decode.ts'
 import { decode } from '../kinds/decode.ts'
 import { FieldErrors } from '../kinds/invalid.ts'
-import { apiVersion, resourceName, type Kind } from '../kinds/kind.ts'
-import { message } from '../kinds/schema.ts'
+import { apiVersion, resourceName, since, type Kind } from '../kinds/kind.ts'
+import { message, type Message } from '../kinds/schema.ts'
 import { explainError, type Log } from '../../lib/log.ts'
 import type { Metrics } from '../../lib/metrics.ts'
 import { parseJson, parseYamlBody, readBody, type Parsed } from './body.ts'
@@ -33,6 +33,8 @@ export interface SubCall extends Call {
   readonly response: ServerResponse
   /** The body as an object of this type (or of the subresource's own). */
   body(kind: string, group: string, version: string, typeName?: string): Promise<Json>
+  /** The patch that was sent, as a function. */
+  patch(): Promise<(before: Json, type: Message) => Json>
   answer(code: number, object: Json): void
 }
 export type SubHandler = (call: SubCall) => Promise<void>
@@ -230,7 +232,7 @@ export class ApiServer {
   }
 
   async #resource(context: Answering, user: User, route: Route, query: URLSearchParams): Promise<void> {
-    const { parts } = { parts: this.#parts }
+    const parts = this.#parts
     const { request, response } = context
     const known = this.#byPath.get(`${route.group}/${route.version}/${route.resource}`)
     const target: Target = { group: route.group, resource: route.resource, subresource: route.subresource }
@@ -245,6 +247,11 @@ export class ApiServer {
       return
     }
     const sub = known === undefined ? undefined : `${known.plural}/${route.subresource}`
+    if (route.group === 'apiextensions.k8s.io' && route.resource === 'customresourcedefinitions' && route.verb === 'list') {
+      // kubectl looks here before it says that a kind does not exist. There are none.
+      this.#object(context, 200, { kind: 'CustomResourceDefinitionList', apiVersion: 'apiextensions.k8s.io/v1', metadata: { resourceVersion: String(parts.cache.revision) }, items: [] })
+      return
+    }
     if (known === undefined || (route.subresource !== '' && !known.subresources.some((s) => s.name === route.subresource))) throw refusedSubresource(route) ?? noSuchResource()
     const k = known
     if (k.namespaced ? route.namespace === undefined && (route.name !== '' || (route.verb !== 'list' && route.verb !== 'watch')) : route.namespace !== undefined && k.kind !== 'Namespace') {
@@ -285,7 +292,11 @@ export class ApiServer {
         request,
         response,
         body: (kind, group, version, typeName) => this.#body(request, call, kind, group, version, typeName ?? kind),
-        answer: (code, object) => this.#object(context, code, object),
+        patch: () => patchFunction(request),
+        answer: (code, object) => {
+          if (context.form?.as === 'table') this.#object(context, code, scaleTable(object, parts.rest.now))
+          else this.#object(context, code, object)
+        },
       })
       return
     }
@@ -438,7 +449,15 @@ export class ApiServer {
             : type === 'application/merge-patch+json'
               ? mergePatch(base, patch)
               : strategicMerge(k.type, base, patch as Json)
-        const o = rest.decode(call, patched, duplicates)
+        let o: Json
+        try {
+          o = rest.decode(call, patched, duplicates)
+        } catch (error) {
+          // A patch whose result does not fit the type is told with the whole result; what strict decoding refuses is not.
+          if (!(error instanceof Failure) || error.message.includes('strict decoding error')) throw error
+          const said = error.message.replace(/^.* cannot be handled as a [^:]*: /, '')
+          throw invalid('', '', '', [{ reason: 'FieldValueInvalid', message: `Invalid value: ${JSON.stringify(JSON.stringify(patched))}: ${said}`, field: 'patch' }])
+        }
         const name = o['metadata'].name ?? ''
         if (name !== before['metadata'].name) throw invalidName(k, call.name, name)
         return o
@@ -708,6 +727,31 @@ export class ApiServer {
     } catch (error) {
       refuse(error instanceof Failure ? error : internal((error as Error).message))
     }
+  }
+}
+
+async function patchFunction(request: IncomingMessage): Promise<(before: Json, type: Message) => Json> {
+  const type = mediaType(request.headers['content-type'])
+  if (!patchTypes.includes(type) || type === 'application/apply-patch+yaml') throw unsupportedMedia(patchTypes)
+  let patch: unknown
+  try {
+    patch = parseJson((await readBody(request)).toString(), false).value
+  } catch (error) {
+    if (error instanceof Failure) throw error
+    throw badRequest(`error decoding patch: ${(error as Error).message}`)
+  }
+  return (before, schema) => (type === 'application/json-patch+json' ? jsonPatch(before, patch) : type === 'application/merge-patch+json' ? mergePatch(before, patch) : strategicMerge(schema, before, patch as Json))
+}
+
+function scaleTable(o: Json, now: number): Json {
+  if (o['kind'] !== 'Scale') return o
+  const columns = ['Name', 'Desired', 'Available', 'Age'].map((name) => ({ name, type: name === 'Desired' || name === 'Available' ? 'integer' : 'string', format: '', description: '', priority: 0 }))
+  return {
+    kind: 'Table',
+    apiVersion: 'meta.k8s.io/v1',
+    metadata: { resourceVersion: o['metadata'].resourceVersion },
+    columnDefinitions: columns,
+    rows: [{ cells: [o['metadata'].name, o['spec'].replicas ?? 0, o['status'].replicas, since(o['metadata'].creationTimestamp, now)], object: partial(o) }],
   }
 }
 

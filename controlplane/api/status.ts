@@ -36,7 +36,7 @@ export const forbidden = (k: Named, name: string, why: string, causes?: readonly
 export const notFound = (k: Named, name: string): Failure => new Failure(404, 'NotFound', `${resourceName(k)} ${JSON.stringify(name)} not found`, details(k, name))
 export const noSuchResource = (): Failure => new Failure(404, 'NotFound', 'the server could not find the requested resource', {})
 export const methodNotAllowed = (): Failure => new Failure(405, 'MethodNotAllowed', 'the server does not allow this method on the requested resource', {})
-export const exists = (k: Named, name: string): Failure => new Failure(409, 'AlreadyExists', `${resourceName(k)} ${JSON.stringify(name)} already exists`, details(k, name))
+export const exists = (k: Named, name: string, deleting = false): Failure => new Failure(409, 'AlreadyExists', `${deleting ? 'object is being deleted: ' : ''}${resourceName(k)} ${JSON.stringify(name)} already exists`, details(k, name))
 export const conflict = (k: Named, name: string, why: string): Failure => new Failure(409, 'Conflict', `Operation cannot be fulfilled on ${resourceName(k)} ${JSON.stringify(name)}: ${why}`, details(k, name))
 export const modified = 'the object has been modified; please apply your changes to the latest version and try again'
 export const gone = (text: string): Failure => new Failure(410, 'Expired', text)

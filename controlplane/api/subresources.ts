@@ -6,6 +6,8 @@ import type { Kind } from '../kinds/kind.ts'
 import { nodes } from '../kinds/node.ts'
 import { pods } from '../kinds/pod.ts'
 import { secrets } from '../kinds/secret.ts'
+import { message } from '../kinds/schema.ts'
+import { selectorText } from '../kinds/workload.ts'
 import { serviceaccounts } from '../kinds/serviceaccount.ts'
 import type { Pair } from '../identity/ca.ts'
 import type { Tokens } from '../identity/tokens.ts'
@@ -33,6 +35,8 @@ export function subresources(h: Helpers): ReadonlyMap<string, SubHandler> {
     ['pods/log', log(h)],
     ['pods/exec', async (call) => void (await agentOf(h, call, await podOf(h, call))).host.length],
     ['serviceaccounts/token', token(h)],
+    ['deployments/scale', scale(h)],
+    ['replicasets/scale', scale(h)],
   ])
 }
 
@@ -153,6 +157,58 @@ function token({ rest, tokens, issuer }: Helpers): SubHandler {
 
 async function podOf({ rest }: Helpers, call: Pick<SubCall, 'namespace' | 'name'>): Promise<Json> {
   return rest.entry(pods, call.namespace, call.name).object
+}
+
+const scaleKind: Pick<Kind, 'group' | 'version' | 'kind' | 'type'> = {
+  group: 'autoscaling',
+  version: 'v1',
+  kind: 'Scale',
+  get type() {
+    return message('Scale')
+  },
+}
+
+/** The Scale of a Deployment or ReplicaSet: how many there should be and are. */
+function scale({ rest }: Helpers): SubHandler {
+  const show = (o: Json): Json => {
+    const { name, namespace, uid, resourceVersion, creationTimestamp } = o['metadata']
+    const selector = selectorText(o['spec'].selector)
+    return {
+      kind: 'Scale',
+      apiVersion: 'autoscaling/v1',
+      metadata: { name, namespace, uid, resourceVersion, creationTimestamp },
+      spec: o['spec'].replicas === 0 ? {} : { replicas: o['spec'].replicas },
+      status: { replicas: o['status']?.replicas ?? 0, ...(selector === '' ? {} : { selector }) },
+    }
+  }
+  return async (call) => {
+    const current = rest.entry(call.kind, call.namespace, call.name)
+    if (call.verb === 'get') {
+      call.answer(200, show(current.object))
+      return
+    }
+    const given = call.verb === 'update' ? await call.body('Scale', 'autoscaling', 'v1') : undefined
+    const patch = call.verb === 'patch' ? await call.patch() : undefined
+    const entry = await rest.update(
+      call,
+      (before) => {
+        const wanted = given ?? rest.decodeAs(call, 'Scale', 'autoscaling', 'v1', scaleKind.type, patch!(show(before), scaleKind.type))
+        if ((wanted['metadata'].name ?? call.name) !== call.name) throw badRequest(`the name of the object (${wanted['metadata'].name}) does not match the name on the URL (${call.name})`)
+        const replicas: number = wanted['spec'].replicas ?? 0
+        if (replicas < 0) {
+          const errors = new FieldErrors()
+          errors.invalid('spec.replicas', replicas, 'must be greater than or equal to 0')
+          throw invalid('autoscaling', 'Scale', call.name, errors.causes)
+        }
+        const now: Json = structuredClone(before)
+        now['spec'].replicas = replicas
+        if (wanted['metadata'].resourceVersion !== undefined) now['metadata'].resourceVersion = wanted['metadata'].resourceVersion
+        return now
+      },
+      { retry: given === undefined || given['metadata'].resourceVersion === undefined },
+    )
+    call.answer(200, show(entry.object))
+  }
 }
 
 /** Where the agent of a Pod's node listens; refuses with Kubernetes' words when the Pod runs nowhere yet. */

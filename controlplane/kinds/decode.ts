@@ -201,20 +201,35 @@ function decodeTime(v: unknown, micro: boolean): string {
   if (typeof v !== 'string') throw new DecodeError(`json: cannot unmarshal ${Array.isArray(v) ? 'array' : typeof v === 'boolean' ? 'bool' : typeof v} into Go value of type string`)
   const m = /^(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)$/.exec(v)
   const at = m === null ? Number.NaN : Date.parse(v)
-  if (m === null || Number.isNaN(at)) throw new DecodeError(`parsing time ${JSON.stringify(JSON.stringify(v))} as "${micro ? '2006-01-02T15:04:05.000000Z07:00' : '2006-01-02T15:04:05Z07:00'}": cannot parse ${timeTrouble(v)}`)
+  // Go wants exactly the digits of the layout: six of them in a MicroTime.
+  if (m === null || Number.isNaN(at) || (micro && m[3]?.length !== 7)) throw new DecodeError(`parsing time ${JSON.stringify(v)} as "${micro ? '2006-01-02T15:04:05.000000Z07:00' : '2006-01-02T15:04:05Z07:00'}": ${timeTrouble(v, micro)}`)
   const seconds = m[4] === 'Z' ? `${m[1]}T${m[2]}` : new Date(at).toISOString().slice(0, 19)
-  return micro ? `${seconds}.${(m[3] ?? '.').slice(1).padEnd(6, '0').slice(0, 6)}Z` : `${seconds}Z`
+  return micro ? `${seconds}${m[3]}Z` : `${seconds}Z`
 }
 
-function timeTrouble(v: string): string {
-  const parts: readonly [RegExp, string][] = [[/^\d{4}/, '2006'], [/^-/, '-'], [/^(0[1-9]|1[0-2])/, '01'], [/^-/, '-'], [/^([0-2]\d|3[01])/, '02'], [/^T/, 'T'], [/^\d\d/, '15'], [/^:/, ':'], [/^\d\d/, '04'], [/^:/, ':'], [/^\d\d(\.\d+)?/, '05'], [/^(Z|[+-]\d\d:\d\d)/, 'Z07:00']]
+function timeTrouble(v: string, micro: boolean): string {
+  const parts: readonly (readonly [RegExp, string])[] = [
+    [/^\d{4}/, '2006'],
+    [/^-/, '-'],
+    [/^(0[1-9]|1[0-2])/, '01'],
+    [/^-/, '-'],
+    [/^([0-2]\d|3[01])/, '02'],
+    [/^T/, 'T'],
+    [/^\d\d/, '15'],
+    [/^:/, ':'],
+    [/^\d\d/, '04'],
+    [/^:/, ':'],
+    micro ? [/^\d\d/, '05'] : [/^\d\d(\.\d+)?/, '05'],
+    ...(micro ? [[/^\.\d{6}(?!\d)/, '.000000'] as const] : []),
+    [/^(Z|[+-]\d\d:\d\d)/, 'Z07:00'],
+  ]
   let rest = v
   for (const [pattern, name] of parts) {
     const m = pattern.exec(rest)
-    if (m === null) return `${JSON.stringify(JSON.stringify(rest).slice(1))} as "${name}"`
+    if (m === null) return `cannot parse ${JSON.stringify(rest)} as ${JSON.stringify(name)}`
     rest = rest.slice(m[0].length)
   }
-  return `${JSON.stringify(rest)}`
+  return rest === '' ? 'day out of range' : `extra text: ${JSON.stringify(rest)}`
 }
 
 const suffixes: Readonly<Record<string, bigint>> = { Ki: 1024n, Mi: 1024n ** 2n, Gi: 1024n ** 3n, Ti: 1024n ** 4n, Pi: 1024n ** 5n, Ei: 1024n ** 6n }

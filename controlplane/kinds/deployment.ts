@@ -1,14 +1,8 @@
 import type { Json } from './decode.ts'
 import { GoText, type FieldErrors } from './invalid.ts'
-import { age, kind, nameColumn, number, text } from './kind.ts'
-import { podDefaults, validatePodSpec } from './podspec.ts'
-import type { Json } from './decode.ts'
-import { GoText, type FieldErrors } from './invalid.ts'
 import { age, kind, nameColumn, text } from './kind.ts'
 import { types } from './schema.ts'
 import { containerCells, selectorImmutable, templateDefaults, validateCounts, validateWorkload } from './workload.ts'
-import { immutable, selects, validateAnnotations, validateLabels, validateLabelSelector } from './validate.ts'
-import { same } from '../api/patch.ts'
 
 types(
   'apps.v1',
@@ -56,126 +50,6 @@ RollingUpdateDeployment
 `,
 )
 
-
-/** Pods of one template, rolled out step by step when the template changes. */
-export const deployments = kind({
-  group: 'apps',
-  kind: 'Deployment',
-  plural: 'deployments',
-  namespaced: true,
-  shortNames: ['deploy'],
-  categories: ['all'],
-  description: 'A number of Pods of one template; a changed template replaces them step by step.',
-  status: true,
-  scale: true,
-  generation: true,
-  defaults(o) {
-    const { spec } = o as { spec: Json }
-    spec['replicas'] ??= 1
-    spec['revisionHistoryLimit'] ??= 10
-    spec['progressDeadlineSeconds'] ??= 600
-    spec['strategy'] ??= {}
-    const strategy = spec['strategy'] as Json
-    strategy['type'] ??= 'RollingUpdate'
-    if (strategy['type'] === 'RollingUpdate') {
-      strategy['rollingUpdate'] ??= {}
-      strategy['rollingUpdate'].maxUnavailable ??= '25%'
-      strategy['rollingUpdate'].maxSurge ??= '25%'
-    }
-    templateDefaults(spec)
-  },
-  prepareCreate(o) {
-    o['status'] = {}
-  },
-  validate(o, errors) {
-    const { spec } = o as { spec: Json }
-    validateScaled(spec, 'deployment', errors)
-    for (const name of ['minReadySeconds', 'revisionHistoryLimit', 'progressDeadlineSeconds']) notNegative(spec[name], `spec.${name}`, errors)
-    if (spec['progressDeadlineSeconds'] <= (spec['minReadySeconds'] ?? 0)) errors.invalid('spec.progressDeadlineSeconds', spec['progressDeadlineSeconds'], 'must be greater than minReadySeconds')
-    const { type, rollingUpdate } = spec['strategy'] as Json
-    if (type === 'Recreate') {
-      if (rollingUpdate !== undefined) errors.forbidden('spec.strategy.rollingUpdate', "may not be specified when strategy `type` is 'Recreate'")
-    } else if (type === 'RollingUpdate') {
-      const at = 'spec.strategy.rollingUpdate'
-      for (const name of ['maxUnavailable', 'maxSurge']) amountOrPart(rollingUpdate[name], `${at}.${name}`, errors)
-      if (zero(rollingUpdate.maxUnavailable) && zero(rollingUpdate.maxSurge)) errors.invalid(`${at}.maxUnavailable`, rollingUpdate.maxUnavailable, 'may not be 0 when `maxSurge` is 0')
-      if (typeof rollingUpdate.maxUnavailable === 'string' && Number.parseInt(rollingUpdate.maxUnavailable, 10) > 100) errors.invalid(`${at}.maxUnavailable`, rollingUpdate.maxUnavailable, 'must not be greater than 100%')
-    } else errors.unsupported('spec.strategy.type', type, ['Recreate', 'RollingUpdate'])
-  },
-  validateUpdate(now, before, errors) {
-    if (!same(now['spec'].selector, before['spec'].selector)) immutable(errors, 'spec.selector', new GoText(goSelector(now['spec'].selector)))
-  },
-  columns: [nameColumn, text('Ready'), number('Up-to-date'), number('Available'), text('Age'), text('Containers', true), text('Images', true), text('Selector', true)],
-  cells(o, now) {
-    const { spec, status = {} } = o as { spec: Json; status?: Json }
-    return [o['metadata'].name, `${status['readyReplicas'] ?? 0}/${spec['replicas'] ?? 0}`, status['updatedReplicas'] ?? 0, status['availableReplicas'] ?? 0, age(o, now), ...templateCells(spec)]
-  },
-})
-
-/** The defaults of the Pods that a `template` makes. */
-export function templateDefaults(spec: Json): void {
-  if (spec['template'] === undefined) return
-  spec['template'].spec ??= {}
-  podDefaults(spec['template'].spec)
-}
-
-/** What ReplicaSets and Deployments demand alike of `replicas`, `selector` and `template`. */
-export function validateScaled(spec: Json, what: string, errors: FieldErrors): void {
-  notNegative(spec['replicas'], 'spec.replicas', errors)
-  const { selector, template } = spec as { selector?: Json; template?: Json }
-  if (selector === undefined) errors.required('spec.selector')
-  else {
-    validateLabelSelector(selector, 'spec.selector', errors)
-    if (Object.keys(selector['matchLabels'] ?? {}).length + (selector['matchExpressions'] ?? []).length === 0) errors.invalid('spec.selector', new GoText(goSelector(selector)), `empty selector is invalid for ${what}`)
-  }
-  if (template === undefined) return errors.required('spec.template')
-  const labels = template['metadata']?.labels as Record<string, string> | undefined
-  if (selector !== undefined && !selects(selector, labels)) errors.invalid('spec.template.metadata.labels', new GoText(goMap(labels ?? {})), '`selector` does not match template `labels`')
-  validateLabels(labels, 'spec.template.labels', errors)
-  validateAnnotations(template['metadata']?.annotations, 'spec.template.annotations', errors)
-  validatePodSpec(template['spec'], 'spec.template.spec', errors)
-  if (template['spec'].restartPolicy !== 'Always') errors.unsupported('spec.template.spec.restartPolicy', template['spec'].restartPolicy, ['Always'])
-  if (template['spec'].activeDeadlineSeconds !== undefined) errors.forbidden('spec.template.spec.activeDeadlineSeconds', 'activeDeadlineSeconds in ReplicaSet is not Supported')
-}
-
-/** The last columns: what runs, and how it is chosen. */
-export function templateCells(spec: Json): readonly string[] {
-  const containers = (spec['template']?.spec?.containers ?? []) as Json[]
-  return [containers.map((c) => c['name']).join(','), containers.map((c) => c['image'] ?? '').join(','), selectorText(spec['selector'])]
-}
-
-/** A LabelSelector in the short form that kubectl shows. */
-export function selectorText(selector: Json | undefined): string {
-  const words: [string, string][] = Object.entries((selector?.['matchLabels'] ?? {}) as Record<string, string>).map(([k, v]) => [k, `${k}=${v}`])
-  for (const r of (selector?.['matchExpressions'] ?? []) as Json[]) {
-    const { key, operator, values = [] } = r as { key: string; operator: string; values?: string[] }
-    const list = values.toSorted().join(',')
-    words.push([key, operator === 'In' ? `${key} in (${list})` : operator === 'NotIn' ? `${key} notin (${list})` : operator === 'Exists' ? key : `!${key}`])
-  }
-  return words.length === 0 ? '<none>' : words.toSorted(([a], [b]) => (a < b ? -1 : 1)).map(([, w]) => w).join(',')
-}
-
-export function notNegative(value: number | undefined, path: string, errors: FieldErrors): void {
-  if (value !== undefined && value < 0) errors.invalid(path, value, 'must be greater than or equal to 0')
-}
-
-function amountOrPart(value: unknown, path: string, errors: FieldErrors): void {
-  if (typeof value === 'number') notNegative(value, path, errors)
-  else if (typeof value === 'string' && !/^\d+%$/.test(value)) errors.invalid(path, value, "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%', or '93%', regex used for validation is '[0-9]+%')")
-}
-
-function zero(value: unknown): boolean {
-  return value === 0 || value === '0%'
-}
-
-function goMap(labels: Readonly<Record<string, string>>): string {
-  return `map[string]string{${Object.entries(labels).toSorted(([a], [b]) => (a < b ? -1 : 1)).map(([k, v]) => `${JSON.stringify(k)}:${JSON.stringify(v)}`).join(', ')}}`
-}
-
-/** A LabelSelector as an error text shows it. */
-export function goSelector(selector: Json | undefined): string {
-  return JSON.stringify({ ...(selector?.['matchLabels'] === undefined ? {} : { matchLabels: selector['matchLabels'] }), ...(selector?.['matchExpressions'] === undefined ? {} : { matchExpressions: selector['matchExpressions'] }) })
-}
 const percent = /^\d+%$/
 
 /** Replaces Pods by newer ones, some at a time. */

@@ -1,6 +1,8 @@
 import { types } from './schema.ts'
 import type { Json } from './decode.ts'
+import type { FieldErrors } from './invalid.ts'
 import { age, kind, nameColumn, text } from './kind.ts'
+import { all, familyOf, labelTrouble, portTrouble, subdomainTrouble } from './validate.ts'
 
 types(
   'core.v1',
@@ -43,9 +45,42 @@ export const endpoints = kind({
   defaults(o) {
     for (const subset of (o['subsets'] ?? []) as Json[]) for (const port of (subset['ports'] ?? []) as Json[]) port['protocol'] ??= 'TCP'
   },
+  validate(o, errors) {
+    ;((o['subsets'] ?? []) as Json[]).forEach((s, i) => {
+      const at = `subsets[${i}]`
+      const ready = (s['addresses'] ?? []) as Json[]
+      const not = (s['notReadyAddresses'] ?? []) as Json[]
+      if (ready.length === 0 && not.length === 0) errors.required(at, 'must specify `addresses` or `notReadyAddresses`')
+      ready.forEach((a, j) => address(a, `${at}.addresses[${j}]`, errors))
+      not.forEach((a, j) => address(a, `${at}.notReadyAddresses[${j}]`, errors))
+      const ports = (s['ports'] ?? []) as Json[]
+      ports.forEach((p, j) => {
+        const path = `${at}.ports[${j}]`
+        if (ports.length > 1 && (p['name'] ?? '') === '') errors.required(`${path}.name`)
+        else if ((p['name'] ?? '') !== '') all(errors, `${path}.name`, p['name'], labelTrouble(p['name']))
+        all(errors, `${path}.port`, p['port'], portTrouble(p['port']))
+        if (!['TCP', 'UDP', 'SCTP'].includes(p['protocol'])) errors.unsupported(`${path}.protocol`, p['protocol'], ['SCTP', 'TCP', 'UDP'])
+      })
+    })
+  },
   columns: [nameColumn, text('Endpoints'), text('Age')],
   cells: (o, now) => [o['metadata'].name, addresses(o), age(o, now)],
 })
+
+function address(a: Json, at: string, errors: FieldErrors): void {
+  const { ip } = a
+  if (familyOf(ip) === undefined) {
+    errors.invalid(`${at}.ip`, ip, 'must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)')
+    errors.invalid(`${at}.ip`, ip, 'must be a valid IP address')
+  } else {
+    if (ip === '0.0.0.0' || ip === '::') errors.invalid(`${at}.ip`, ip, `may not be unspecified (${ip})`)
+    if (ip.startsWith('127.') || ip === '::1') errors.invalid(`${at}.ip`, ip, 'may not be in the loopback range (127.0.0.0/8, ::1/128)')
+    if (ip.startsWith('169.254.') || /^fe[89ab]/i.test(ip)) errors.invalid(`${at}.ip`, ip, 'may not be in the link-local range (169.254.0.0/16, fe80::/10)')
+    if (/^224\.0\.0\./.test(ip) || /^ff02:/i.test(ip)) errors.invalid(`${at}.ip`, ip, 'may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)')
+  }
+  if (a['hostname'] !== undefined) all(errors, `${at}.hostname`, a['hostname'], labelTrouble(a['hostname']))
+  if (a['nodeName'] !== undefined) all(errors, `${at}.nodeName`, a['nodeName'], subdomainTrouble(a['nodeName']))
+}
 
 function addresses(o: Json): string {
   const list: string[] = []

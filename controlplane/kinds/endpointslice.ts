@@ -1,7 +1,7 @@
 import { types } from './schema.ts'
 import type { Json } from './decode.ts'
 import { age, kind, nameColumn, text } from './kind.ts'
-import { all, familyOf, labelTrouble, portNameTrouble, portTrouble } from './validate.ts'
+import { all, familyOf, labelTrouble, subdomainTrouble } from './validate.ts'
 
 types(
   'discovery.v1',
@@ -74,11 +74,13 @@ export const endpointslices = kind({
       addresses.forEach((a, j) => {
         const path = `${at}.addresses[${j}]`
         if (o['addressType'] === 'IPv4' || o['addressType'] === 'IPv6') {
-          if (familyOf(a) === undefined) errors.invalid(path, a, 'must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)')
           if (familyOf(a) !== o['addressType']) errors.invalid(path, a, `must be a valid ${o['addressType']} address`)
+          if (familyOf(a) === undefined) errors.invalid(path, a, 'must be a valid IP address')
+          else if (familyOf(a) !== o['addressType']) return
           else forbidden(a, path, errors)
         }
       })
+      if (e['nodeName'] !== undefined) all(errors, `${at}.nodeName`, e['nodeName'], subdomainTrouble(e['nodeName']))
       if (e['hostname'] !== undefined) all(errors, `${at}.hostname`, e['hostname'], labelTrouble(e['hostname']))
     })
     const names = new Set<string>()
@@ -90,10 +92,10 @@ export const endpointslices = kind({
       if (names.has(p['name'])) errors.duplicate(`${at}.name`, p['name'])
       names.add(p['name'])
       if (!['TCP', 'UDP', 'SCTP'].includes(p['protocol'])) errors.unsupported(`${at}.protocol`, p['protocol'], ['SCTP', 'TCP', 'UDP'])
-      if (p['port'] !== undefined) all(errors, `${at}.port`, p['port'], portTrouble(p['port']))
     })
-    void portNameTrouble
   },
+  warnings: (o) => (o['addressType'] === 'FQDN' ? ['spec.addressType: FQDN endpoints are deprecated'] : []),
+  immutableLast: true,
   validateUpdate(now, before, errors) {
     if (now['addressType'] !== before['addressType']) errors.invalid('addressType', now['addressType'], 'field is immutable')
   },
@@ -112,7 +114,7 @@ function forbidden(ip: string, path: string, errors: { invalid(path: string, val
 function ports(o: Json): string {
   const list = (o['ports'] ?? []) as Json[]
   if (list.length === 0) return '<unset>'
-  const texts = list.map((p) => (p['port'] === undefined ? '*' : String(p['port'])))
+  const texts = list.map((p) => (p['port'] === undefined ? 'any' : String(p['port'])))
   return `${texts.slice(0, 3).join(',')}${texts.length > 3 ? ` + ${texts.length - 3} more...` : ''}`
 }
 

@@ -174,6 +174,7 @@ function row(o: Json, now: number): unknown[] {
   const { involvedObject: on, source } = o
   const target = on.name === undefined || on.name === '' ? String(on.kind ?? '').toLowerCase() : `${String(on.kind ?? '').toLowerCase()}/${on.name}`
   const component = source?.component ?? o['reportingComponent'] ?? ''
-  const from = source?.host !== undefined && source.host !== '' ? `${component}, ${source.host}` : component
+  const host = source?.host ?? o['reportingInstance'] ?? ''
+  const from = host === '' ? component : `${component}, ${host}`
   return [since(last, now), o['type'] ?? '', o['reason'] ?? '', target, on.fieldPath ?? '', from, String(o['message'] ?? '').trim(), since(first, now), count, o['metadata'].name]
 }

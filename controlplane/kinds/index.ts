@@ -7,9 +7,8 @@ import './token.ts'
 import './accessreview.ts'
 import './servicecidr.ts'
 import './ipaddress.ts'
-import './replicaset.ts'
-import './deployment.ts'
 import { configmaps } from './configmap.ts'
+import { deployments } from './deployment.ts'
 import { endpoints } from './endpoints.ts'
 import { endpointslices } from './endpointslice.ts'
 import { events, newEvents } from './event.ts'
@@ -20,9 +19,10 @@ import { leases } from './lease.ts'
 import { namespaces } from './namespace.ts'
 import { nodes } from './node.ts'
 import { pods } from './pod.ts'
+import { replicasets } from './replicaset.ts'
 import { secrets } from './secret.ts'
 import { serviceaccounts } from './serviceaccount.ts'
 import { services } from './service.ts'
 
 /** Every kind that is served. To add one: a file beside this one, and a line here. */
-export const kinds: readonly Kind[] = [configmaps, endpoints, events, namespaces, nodes, pods, secrets, serviceaccounts, services, newEvents, ingressclasses, ingresses, leases, endpointslices]
+export const kinds: readonly Kind[] = [configmaps, endpoints, events, namespaces, nodes, pods, secrets, serviceaccounts, services, deployments, replicasets, newEvents, ingressclasses, ingresses, leases, endpointslices]

@@ -1,8 +1,8 @@
 import { types } from './schema.ts'
 import type { Json } from './decode.ts'
 import { age, kind, nameColumn, text } from './kind.ts'
-import type { FieldErrors } from './invalid.ts'
-import { all, familyOf, label1035Trouble, portNameTrouble, portTrouble, subdomainTrouble, wildcardTrouble } from './validate.ts'
+import { GoText, type FieldErrors } from './invalid.ts'
+import { all, familyOf, label1035Trouble, validateBalancer, portNameTrouble, portTrouble, subdomainTrouble, wildcardTrouble } from './validate.ts'
 
 types(
   'networking.v1',
@@ -85,7 +85,7 @@ export const ingresses = kind({
   validate(o, errors) {
     const spec = o['spec']
     const rules = (spec.rules ?? []) as Json[]
-    if (rules.length === 0 && spec.defaultBackend === undefined) errors.invalid('spec', rules, 'either `defaultBackend` or `rules` must be specified')
+    if (rules.length === 0 && spec.defaultBackend === undefined) errors.invalid('spec', new GoText(spec.rules === undefined ? '[]networking.IngressRule(nil)' : '[]networking.IngressRule{}'), 'either `defaultBackend` or `rules` must be specified')
     if (spec.defaultBackend !== undefined) backend(spec.defaultBackend, 'spec.defaultBackend', errors)
     rules.forEach((r, i) => {
       const at = `spec.rules[${i}]`
@@ -104,8 +104,11 @@ export const ingresses = kind({
       if ((t['secretName'] ?? '') !== '') all(errors, `spec.tls[${i}].secretName`, t['secretName'], subdomainTrouble(t['secretName']))
     })
     if (spec.ingressClassName !== undefined) all(errors, 'spec.ingressClassName', spec.ingressClassName, subdomainTrouble(spec.ingressClassName))
-    if (spec.ingressClassName !== undefined && o['metadata'].annotations?.['kubernetes.io/ingress.class'] !== undefined && o['metadata'].generation === 1)
-      errors.invalid('metadata.annotations.kubernetes.io/ingress.class', o['metadata'].annotations['kubernetes.io/ingress.class'], 'can not be set when the class field is also set')
+    const old = o['metadata'].annotations?.['kubernetes.io/ingress.class']
+    if (spec.ingressClassName !== undefined && old !== undefined && old !== spec.ingressClassName && o['metadata'].resourceVersion === undefined) errors.invalid('annotations.kubernetes.io/ingress.class', old, 'must match `ingressClassName` when both are specified')
+  },
+  validateStatus(now, _before, errors) {
+    validateBalancer(now['status'].loadBalancer, 'status.loadBalancer', errors)
   },
   warnings(o) {
     return o['metadata'].annotations?.['kubernetes.io/ingress.class'] === undefined ? [] : ["annotation \"kubernetes.io/ingress.class\" is deprecated, please use 'spec.ingressClassName' instead"]
@@ -117,7 +120,7 @@ export const ingresses = kind({
     const named = hosts.filter((h) => h !== '')
     const shown = named.length === 0 ? '*' : `${named.slice(0, 3).join(',')}${named.length > 3 ? ` + ${named.length - 3} more...` : ''}`
     const addresses = ((o['status']?.loadBalancer?.ingress ?? []) as Json[]).map((i) => (i['ip'] ?? i['hostname'] ?? '') as string).filter((a) => a !== '')
-    return [o['metadata'].name, spec.ingressClassName ?? o['metadata'].annotations?.['kubernetes.io/ingress.class'] ?? '<none>', shown, addresses.join(','), spec.tls === undefined ? '80' : '80, 443', age(o, now)]
+    return [o['metadata'].name, spec.ingressClassName ?? '<none>', shown, addresses.join(','), spec.tls === undefined ? '80' : '80, 443', age(o, now)]
   },
 })
 
@@ -147,7 +150,7 @@ function backend(b: Json, at: string, errors: FieldErrors): void {
     return
   }
   if (service === undefined) {
-    errors.required(at, 'resource or service backend is required')
+    errors.invalid(at, '', 'resource or service backend is required')
     return
   }
   if ((service.name ?? '') === '') errors.required(`${at}.service.name`)

@@ -61,6 +61,8 @@ export interface Kind {
   prepareStatus?(now: Json, before: Json): void
   validate?(object: Json, errors: FieldErrors): void
   validateUpdate?(now: Json, before: Json, errors: FieldErrors): void
+  /** What may not change is checked after the object itself. */
+  readonly immutableLast?: boolean
   validateStatus?(now: Json, before: Json, errors: FieldErrors): void
   warnings?(object: Json, before: Json | undefined): readonly string[]
   readonly columns: readonly Column[]

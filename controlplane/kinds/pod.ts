@@ -1,6 +1,7 @@
 import type { Json } from './decode.ts'
 import { age, humanDuration, kind, nameColumn, text } from './kind.ts'
 import { amount, containersOf, podDefaults, validatePodSpec } from './podspec.ts'
+import { familyOf } from './validate.ts'
 import { same } from '../api/patch.ts'
 
 /** Programs that run together on one node. */
@@ -47,17 +48,24 @@ export const pods = kind({
     const mutable = (o: Json): Json => {
       const s: Json = structuredClone(o['spec'])
       for (const c of containersOf(s)) delete c['image']
-      delete s['activeDeadlineSeconds']
+      if (now['spec'].activeDeadlineSeconds !== undefined) delete s['activeDeadlineSeconds']
       delete s['tolerations']
       delete s['ephemeralContainers']
       // A Pod is bound once, by its binding.
       if ((before['spec'].nodeName ?? '') === '') delete s['nodeName']
-      if (now['spec'].terminationGracePeriodSeconds === 1) delete s['terminationGracePeriodSeconds']
+      if (now['spec'].terminationGracePeriodSeconds === 1 && before['spec'].terminationGracePeriodSeconds < 0) delete s['terminationGracePeriodSeconds']
       return s
     }
+    const [deadline, was] = [now['spec'].activeDeadlineSeconds, before['spec'].activeDeadlineSeconds]
+    if (deadline !== undefined && was !== undefined && deadline > was) errors.invalid('spec.activeDeadlineSeconds', deadline, 'must be less than or equal to previous value')
     const [a, b] = [mutable(now), mutable(before)]
     if (a['containers'].length !== b['containers'].length) errors.forbidden('spec.containers', 'pod updates may not add or remove containers')
     else if (!same(a, b)) errors.forbidden('spec', 'pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)\n')
+  },
+  validateStatus(now, _before, errors) {
+    ;((now['status'].podIPs ?? []) as Json[]).forEach((p, i) => {
+      if (familyOf(p['ip'] ?? '') === undefined) errors.invalid(`status.podIPs[${i}]`, p['ip'] ?? '', 'must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)')
+    })
   },
   prepareStatus(now, before) {
     if (before['status']?.qosClass !== undefined) now['status'].qosClass = before['status'].qosClass

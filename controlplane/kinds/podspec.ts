@@ -2,7 +2,7 @@ import './common.ts'
 import type { Json } from './decode.ts'
 import type { FieldErrors } from './invalid.ts'
 import { types } from './schema.ts'
-import { all, labelTrouble, portNameTrouble, portTrouble, subdomainTrouble } from './validate.ts'
+import { all, labelTrouble, labelValueTrouble, qualifiedTrouble, portNameTrouble, portTrouble, subdomainTrouble } from './validate.ts'
 
 types(
   'core.v1',
@@ -846,19 +846,33 @@ export function validatePodSpec(spec: Json, path: string, errors: FieldErrors): 
   const containers = (spec['containers'] ?? []) as Json[]
   if (containers.length === 0) errors.required(`${path}.containers`)
   const names = new Set<string>()
-  containers.forEach((c, i) => container(c, `${path}.containers[${i}]`, names, volumes, errors))
-  ;((spec['initContainers'] ?? []) as Json[]).forEach((c, i) => container(c, `${path}.initContainers[${i}]`, names, volumes, errors))
+  containers.forEach((c, i) => container(c, `${path}.containers[${i}]`, names, volumes, spec['hostNetwork'] === true, errors))
+  ;((spec['initContainers'] ?? []) as Json[]).forEach((c, i) => container(c, `${path}.initContainers[${i}]`, names, volumes, spec['hostNetwork'] === true, errors))
   if (!['Always', 'OnFailure', 'Never'].includes(spec['restartPolicy'])) errors.unsupported(`${path}.restartPolicy`, spec['restartPolicy'], ['Always', 'OnFailure', 'Never'])
-  if (!['ClusterFirstWithHostNet', 'ClusterFirst', 'Default', 'None'].includes(spec['dnsPolicy'])) errors.unsupported(`${path}.dnsPolicy`, spec['dnsPolicy'], ['ClusterFirst', 'ClusterFirstWithHostNet', 'Default', 'None'])
-  if (spec['dnsPolicy'] === 'None' && (spec['dnsConfig']?.nameservers ?? []).length === 0) errors.required(`${path}.dnsConfig.nameservers`, "must provide at least one DNS nameserver when `dnsPolicy` is None")
-  if (spec['terminationGracePeriodSeconds'] < 0) errors.invalid(`${path}.terminationGracePeriodSeconds`, spec['terminationGracePeriodSeconds'], 'must be greater than or equal to 0')
+  if (!['ClusterFirstWithHostNet', 'ClusterFirst', 'Default', 'None'].includes(spec['dnsPolicy'])) errors.unsupported(`${path}.dnsPolicy`, spec['dnsPolicy'], ['ClusterFirstWithHostNet', 'ClusterFirst', 'Default', 'None'])
+  if (spec['dnsPolicy'] === 'None' && spec['dnsConfig'] === undefined) errors.required(`${path}.dnsConfig`, 'must provide `dnsConfig` when `dnsPolicy` is None')
+  else if (spec['dnsPolicy'] === 'None' && (spec['dnsConfig'].nameservers ?? []).length === 0) errors.required(`${path}.dnsConfig.nameservers`, "must provide at least one DNS nameserver when `dnsPolicy` is None")
+  for (const [key, value] of Object.entries((spec['nodeSelector'] ?? {}) as Record<string, string>)) {
+    all(errors, `${path}.nodeSelector`, key, qualifiedTrouble(key))
+    all(errors, `${path}.nodeSelector`, value, labelValueTrouble(value))
+  }
+  const deadline = spec['activeDeadlineSeconds']
+  if (deadline !== undefined && (deadline < 1 || deadline > 2_147_483_647)) errors.invalid(`${path}.activeDeadlineSeconds`, deadline, 'must be between 1 and 2147483647, inclusive')
+  ;((spec['tolerations'] ?? []) as Json[]).forEach((t, i) => {
+    const at = `${path}.tolerations[${i}]`
+    if ((t['key'] ?? '') !== '') all(errors, `${at}.key`, t['key'], qualifiedTrouble(t['key']))
+    if (!['', 'Equal', 'Exists'].includes(t['operator'] ?? '')) errors.unsupported(`${at}.operator`, t['operator'], ['Equal', 'Exists'])
+    if ((t['key'] ?? '') === '' && t['operator'] !== 'Exists') errors.invalid(`${at}.operator`, t['operator'] ?? '', 'operator must be Exists when `key` is empty, which means "match all values and all keys"')
+    if (t['operator'] === 'Exists' && (t['value'] ?? '') !== '') errors.invalid(`${at}.operator`, t['operator'], 'value must be empty when `operator` is \'Exists\'')
+    if (!['', 'NoSchedule', 'PreferNoSchedule', 'NoExecute'].includes(t['effect'] ?? '')) errors.unsupported(`${at}.effect`, t['effect'], ['NoSchedule', 'PreferNoSchedule', 'NoExecute'])
+  })
   if ((spec['serviceAccountName'] ?? '') !== '') all(errors, `${path}.serviceAccountName`, spec['serviceAccountName'], subdomainTrouble(spec['serviceAccountName']))
   if ((spec['nodeName'] ?? '') !== '') all(errors, `${path}.nodeName`, spec['nodeName'], subdomainTrouble(spec['nodeName']))
   if ((spec['hostname'] ?? '') !== '') all(errors, `${path}.hostname`, spec['hostname'], labelTrouble(spec['hostname']))
   if ((spec['subdomain'] ?? '') !== '') all(errors, `${path}.subdomain`, spec['subdomain'], labelTrouble(spec['subdomain']))
 }
 
-function container(c: Json, at: string, names: Set<string>, volumes: ReadonlySet<string>, errors: FieldErrors): void {
+function container(c: Json, at: string, names: Set<string>, volumes: ReadonlySet<string>, hostNetwork: boolean, errors: FieldErrors): void {
   if ((c['name'] ?? '') === '') errors.required(`${at}.name`)
   else {
     all(errors, `${at}.name`, c['name'], labelTrouble(c['name']))
@@ -878,11 +892,13 @@ function container(c: Json, at: string, names: Set<string>, volumes: ReadonlySet
     }
     if (p['containerPort'] === 0) errors.required(`${path}.containerPort`)
     else all(errors, `${path}.containerPort`, p['containerPort'], portTrouble(p['containerPort']))
+    if (hostNetwork && p['hostPort'] !== undefined && p['hostPort'] !== p['containerPort']) errors.invalid(`${path}.hostPort`, p['hostPort'], 'must match `containerPort` when `hostNetwork` is true')
     if (p['hostPort'] !== undefined) all(errors, `${path}.hostPort`, p['hostPort'], portTrouble(p['hostPort']))
     if (!['TCP', 'UDP', 'SCTP'].includes(p['protocol'])) errors.unsupported(`${path}.protocol`, p['protocol'], ['SCTP', 'TCP', 'UDP'])
   })
   ;((c['env'] ?? []) as Json[]).forEach((e, i) => {
     if ((e['name'] ?? '') === '') errors.required(`${at}.env[${i}].name`)
+    else if (!/^[\x20-\x3c\x3e-\x7e]+$/.test(e['name'])) errors.invalid(`${at}.env[${i}].name`, e['name'], "a valid environment variable name must consist only of printable ASCII characters other than '='")
     if (e['valueFrom'] !== undefined && (e['value'] ?? '') !== '') errors.invalid(`${at}.env[${i}].valueFrom`, '', 'may not be specified when `value` is not empty')
   })
   const mounts = new Set<string>()
@@ -900,9 +916,12 @@ function container(c: Json, at: string, names: Set<string>, volumes: ReadonlySet
     if (p === undefined) continue
     const ways = ['exec', 'httpGet', 'tcpSocket', 'grpc'].filter((w) => p[w] !== undefined)
     if (ways.length === 0) errors.required(`${at}.${name}`, 'must specify a handler type')
-    ways.slice(1).forEach((w) => errors.forbidden(`${at}.${name}.${w}`, 'may not specify more than 1 handler type'))
     if (p.exec !== undefined && (p.exec.command ?? []).length === 0) errors.required(`${at}.${name}.exec.command`)
-    for (const way of ['httpGet', 'tcpSocket']) {
+    for (const way of ways) {
+      if (way !== ways[0]) {
+        errors.forbidden(`${at}.${name}.${way}`, 'may not specify more than 1 handler type')
+        continue
+      }
       const port = p[way]?.port
       if (port === undefined) continue
       if (typeof port === 'number') all(errors, `${at}.${name}.${way}.port`, port, portTrouble(port))

@@ -1,12 +1,6 @@
-import type { Json } from './decode.ts'
-import { goSelector, notNegative, templateCells, templateDefaults, validateScaled } from './deployment.ts'
-import { GoText } from './invalid.ts'
-import { age, kind, nameColumn, number, text } from './kind.ts'
 import { age, kind, nameColumn, number, text } from './kind.ts'
 import { types } from './schema.ts'
 import { containerCells, selectorImmutable, templateDefaults, validateCounts, validateWorkload } from './workload.ts'
-import { immutable } from './validate.ts'
-import { same } from '../api/patch.ts'
 
 types(
   'apps.v1',
@@ -39,39 +33,6 @@ ReplicaSetCondition
 `,
 )
 
-
-/** A number of Pods of one template. */
-export const replicasets = kind({
-  group: 'apps',
-  kind: 'ReplicaSet',
-  plural: 'replicasets',
-  namespaced: true,
-  shortNames: ['rs'],
-  categories: ['all'],
-  description: 'Keeps a number of Pods of one template; Deployments make one for each version.',
-  status: true,
-  scale: true,
-  generation: true,
-  defaults(o) {
-    o['spec'].replicas ??= 1
-    templateDefaults(o['spec'])
-  },
-  prepareCreate(o) {
-    o['status'] = { replicas: 0 }
-  },
-  validate(o, errors) {
-    validateScaled(o['spec'], 'replicaset', errors)
-    notNegative(o['spec'].minReadySeconds, 'spec.minReadySeconds', errors)
-  },
-  validateUpdate(now, before, errors) {
-    if (!same(now['spec'].selector, before['spec'].selector)) immutable(errors, 'spec.selector', new GoText(goSelector(now['spec'].selector)))
-  },
-  columns: [nameColumn, number('Desired'), number('Current'), number('Ready'), text('Age'), text('Containers', true), text('Images', true), text('Selector', true)],
-  cells(o, now) {
-    const { spec, status = {} } = o as { spec: Json; status?: Json }
-    return [o['metadata'].name, spec['replicas'] ?? 0, status['replicas'] ?? 0, status['readyReplicas'] ?? 0, age(o, now), ...templateCells(spec)]
-  },
-})
 /** Keeps a number of equal Pods. */
 export const replicasets = kind({
   group: 'apps',

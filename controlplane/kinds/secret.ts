@@ -53,6 +53,11 @@ export const secrets = kind({
         break
       case 'kubernetes.io/dockerconfigjson':
         needs('.dockerconfigjson')
+        try {
+          if (data['.dockerconfigjson'] !== undefined) JSON.parse(Buffer.from(data['.dockerconfigjson'], 'base64').toString())
+        } catch {
+          errors.invalid('data[.dockerconfigjson]', '<secret contents redacted>', 'invalid JSON')
+        }
         break
       case 'kubernetes.io/basic-auth':
         if (!Object.hasOwn(data, 'username') && !Object.hasOwn(data, 'password')) {
@@ -73,6 +78,11 @@ export const secrets = kind({
     if (before['immutable'] !== true) return
     if (now['immutable'] !== true) errors.forbidden('immutable', 'field is immutable when `immutable` is set')
     if (JSON.stringify(now['data'] ?? {}) !== JSON.stringify(before['data'] ?? {})) errors.forbidden('data', 'field is immutable when `immutable` is set')
+  },
+  warnings(o) {
+    if (o['type'] !== 'kubernetes.io/tls') return []
+    const has = (key: string): boolean => Buffer.from(o['data']?.[key] ?? '', 'base64').toString().includes('-----BEGIN')
+    return has('tls.crt') ? (has('tls.key') ? [] : ['tls: failed to find any PEM data in key input']) : ['tls: failed to find any PEM data in certificate input']
   },
   columns: [nameColumn, text('Type'), text('Data'), text('Age')],
   cells: (o, now) => [o['metadata'].name, o['type'], Object.keys(o['data'] ?? {}).length, age(o, now)],

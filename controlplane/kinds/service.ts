@@ -2,7 +2,7 @@ import { types } from './schema.ts'
 import type { Json } from './decode.ts'
 import type { FieldErrors } from './invalid.ts'
 import { age, kind, nameColumn, text } from './kind.ts'
-import { all, familyOf, label1035Trouble, labelTrouble, labelValueTrouble, portNameTrouble, portTrouble, qualifiedTrouble, subdomainTrouble, validateLabels } from './validate.ts'
+import { all, familyOf, label1035Trouble, labelTrouble, labelValueTrouble, portNameTrouble, portTrouble, qualifiedTrouble, subdomainTrouble, validateBalancer, validateLabels } from './validate.ts'
 
 types(
   'core.v1',
@@ -105,10 +105,8 @@ export const services = kind({
     const old = before['spec']
     // What the server chose stays when a client that did not know it writes the object back.
     if (spec.type !== 'ExternalName' && old.type !== 'ExternalName') {
-      if ((spec.clusterIP ?? '') === '' && (spec.clusterIPs ?? []).length === 0) {
-        spec.clusterIP = old.clusterIP
-        spec.clusterIPs = old.clusterIPs
-      }
+      if ((spec.clusterIP ?? '') === '') spec.clusterIP = old.clusterIP
+      if ((spec.clusterIPs ?? []).length === 0 && spec.clusterIP === old.clusterIP) spec.clusterIPs = old.clusterIPs
     }
     if (mayUseNodePorts(spec) && mayUseNodePorts(old)) {
       const had = new Map(((old.ports ?? []) as Json[]).map((p) => [`${p['protocol']}/${p['port']}`, p['nodePort']]))
@@ -135,15 +133,7 @@ export const services = kind({
   },
   validateStatus(now, _before, errors) {
     if (now['spec'].type !== 'LoadBalancer' && (now['status'].loadBalancer?.ingress ?? []).length > 0) errors.forbidden('status.loadBalancer.ingress', 'may only be used when `spec.type` is \'LoadBalancer\'')
-    ;((now['status'].loadBalancer?.ingress ?? []) as Json[]).forEach((i, n) => {
-      const at = `status.loadBalancer.ingress[${n}]`
-      if (i['ip'] !== undefined && familyOf(i['ip']) === undefined) errors.invalid(`${at}.ip`, i['ip'], 'must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)')
-      if (i['ip'] === undefined && i['ipMode'] !== undefined) errors.forbidden(`${at}.ipMode`, 'may not be specified when `ip` is not set')
-      if (i['hostname'] !== undefined) {
-        all(errors, `${at}.hostname`, i['hostname'], subdomainTrouble(i['hostname']))
-        if (familyOf(i['hostname']) !== undefined) errors.invalid(`${at}.hostname`, i['hostname'], 'must be a DNS name, not an IP address')
-      }
-    })
+    validateBalancer(now['status'].loadBalancer, 'status.loadBalancer', errors)
   },
   warnings(o, before) {
     const out: string[] = []

@@ -178,6 +178,19 @@ export function validateMetaUpdate(now: Json, before: Json, path: string, errors
 /** Says "field is immutable" where two values differ. */
 export const immutable = (errors: FieldErrors, path: string, value: unknown): void => errors.invalid(path, value, 'field is immutable')
 
+/** Checks the addresses that a load balancer reports. */
+export function validateBalancer(balancer: Json | undefined, path: string, errors: FieldErrors): void {
+  ;((balancer?.['ingress'] ?? []) as Json[]).forEach((i, n) => {
+    const at = `${path}.ingress[${n}]`
+    if (i['ip'] !== undefined && familyOf(i['ip']) === undefined) errors.invalid(`${at}.ip`, i['ip'], 'must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)')
+    if (i['ip'] === undefined && i['ipMode'] !== undefined) errors.forbidden(`${at}.ipMode`, 'may not be specified when `ip` is not set')
+    if (i['hostname'] !== undefined) {
+      all(errors, `${at}.hostname`, i['hostname'], subdomainTrouble(i['hostname']))
+      if (familyOf(i['hostname']) !== undefined) errors.invalid(`${at}.hostname`, i['hostname'], 'must be a DNS name, not an IP address')
+    }
+  })
+}
+
 /** Checks a LabelSelector. */
 export function validateLabelSelector(selector: Json | undefined, path: string, errors: FieldErrors): void {
   if (selector === undefined) return
