@@ -44,6 +44,8 @@ class IpvsBackend implements Backend {
   #present: Map<string, Present> | undefined
   #bound = new Set<Ip>()
   #device = 0
+  /** Addresses of this machine but for those we bound. */
+  #own: ReadonlySet<Ip> = new Set()
   /** Wanted servers by front, kept while front and node addresses stay the same. */
   #wanted = new Map<string, { readonly front: Front; readonly servers: readonly Wanted[] }>()
   #around = ''
@@ -55,7 +57,7 @@ class IpvsBackend implements Backend {
     this.#kernel = kernel
     this.#log = log
     this.#options = options
-    this.#rules = createRules({ kernel, log, forwarder: { mark: (front) => this.#mark(front) } })
+    this.#rules = createRules({ kernel, log, forwarder: { mark: (front) => this.#mark(front), own: () => this.#own } })
   }
 
   async probe(): Promise<string | undefined> {
@@ -75,10 +77,12 @@ class IpvsBackend implements Backend {
     const ipvs = await this.#open()
     if (this.#device === 0) await this.#prepare()
     this.#maskBit = desired.node.masqueradeMark
+    const own = (await addresses(this.#routeSocket)).filter((a) => a.index !== this.#device && !isLocalOnly(a.address)).map((a) => a.address)
+    if (own.length !== this.#own.size || own.some((ip) => !this.#own.has(ip))) this.#own = new Set(own)
     // Masquerading and refusals first: at a cold start nobody meets a server whose answers would go astray, nor a daemon of this host.
     const { refused } = await this.#rules.apply(desired, signal)
     signal.throwIfAborted()
-    const want = await this.#want(desired)
+    const want = this.#want(desired)
     for (let tries = 0; ; tries++) {
       const present = (this.#present ??= await this.#dump(ipvs))
       await this.#servers(ipvs, present, want)
@@ -91,7 +95,7 @@ class IpvsBackend implements Backend {
       if (tries === 2) throw new Error(`IPVS: ${failures[0]!.what}: ${failures[0]!.code}${failures.length > 1 ? `, and ${failures.length - 1} more` : ''}`)
       if (this.#lacking.size > 0) {
         this.#around = ''
-        for (const [key, value] of await this.#want(desired)) want.set(key, value)
+        for (const [key, value] of this.#want(desired)) want.set(key, value)
       }
     }
     await this.#bind(this.#present!)
@@ -148,10 +152,10 @@ class IpvsBackend implements Backend {
   }
 
   /** All servers of the table, by key; unchanged ones in their old identity. */
-  async #want(desired: ServiceTable): Promise<Map<string, Wanted>> {
+  #want(desired: ServiceTable): Map<string, Wanted> {
     const { node } = desired
-    const own = node.nodePortAddresses === 'all' ? (await addresses(this.#routeSocket)).filter((a) => a.index !== this.#device && a.scope !== 'host' && !isLocalOnly(a.address)).map((a) => a.address) : node.nodePortAddresses
-    const around = JSON.stringify([[...own].sort(), node.masqueradeMark, [...this.#lacking]])
+    const own = node.nodePortAddresses === 'all' ? [...this.#own] : node.nodePortAddresses
+    const around = JSON.stringify([[...own].sort(), [...this.#own].sort(), node.masqueradeMark, [...this.#lacking]])
     const keep = around === this.#around
     this.#around = around
     const before = this.#wanted
@@ -159,7 +163,7 @@ class IpvsBackend implements Backend {
     const want = new Map<string, Wanted>()
     for (const [key, front] of desired.fronts) {
       const old = keep ? before.get(key) : undefined
-      const servers = old?.front === front ? old.servers : serversOf(front, { nodeAddresses: own.filter((ip) => familyOf(ip) === front.family), mark: (f) => this.#mark(f), masqueradeMark: node.masqueradeMark, scheduler: (name) => this.#scheduler(name, front) })
+      const servers = old?.front === front ? old.servers : serversOf(front, { nodeAddresses: own.filter((ip) => familyOf(ip) === front.family), own: this.#own, mark: (f) => this.#mark(f), masqueradeMark: node.masqueradeMark, scheduler: (name) => this.#scheduler(name, front) })
       this.#wanted.set(key, { front, servers })
       for (const w of servers) if (!this.#excluded(w.server)) want.set(serverKey(w.server), w)
     }

@@ -38,6 +38,8 @@ export const endpointMap = (front: Front, list: number): string => mapOf[`${'nod
  */
 export interface Forwarder {
   mark(front: Front): number
+  /** Addresses this machine has anyway: their other ports are its own business. A new value when they change. */
+  own(): ReadonlySet<Ip>
 }
 
 /** Numbers of protocols in a key. */
@@ -91,14 +93,15 @@ export class Shape {
   /** Addresses all of whose other ports are refused: ClusterIPs, and for a forwarder that binds them also external ones. The same value for the same table. */
   addressesIn(table: ServiceTable): ReadonlySet<Ip> {
     const { clusterIps } = table.node
-    if (this.#addresses?.clusterIps === clusterIps && (this.forwarder === undefined || this.#addresses.fronts === table.fronts)) return this.#addresses.found
+    const own = this.forwarder?.own()
+    if (this.#addresses?.clusterIps === clusterIps && (this.forwarder === undefined || (this.#addresses.fronts === table.fronts && this.#addresses.own === own))) return this.#addresses.found
     const found = new Set<Ip>()
     for (const ip of clusterIps) if (familyOf(ip) === this.family) found.add(ip)
-    if (this.forwarder !== undefined) for (const { at, family } of table.fronts.values()) if (family === this.family && 'address' in at) found.add(at.address)
-    this.#addresses = { clusterIps, fronts: table.fronts, found }
+    if (this.forwarder !== undefined) for (const { at, family } of table.fronts.values()) if (family === this.family && 'address' in at && own?.has(at.address) !== true) found.add(at.address)
+    this.#addresses = { clusterIps, fronts: table.fronts, own, found }
     return found
   }
-  #addresses: { readonly clusterIps: ReadonlySet<Ip>; readonly fronts: ReadonlyMap<string, Front>; readonly found: ReadonlySet<Ip> } | undefined
+  #addresses: { readonly clusterIps: ReadonlySet<Ip>; readonly fronts: ReadonlyMap<string, Front>; readonly own: ReadonlySet<Ip> | undefined; readonly found: ReadonlySet<Ip> } | undefined
 
   /** Writes chain `name`, and first what it leads to, unless `made` has it. */
   write(name: string, made: Set<string>, batch: NftBatch): void {
@@ -164,13 +167,21 @@ export class Shape {
       facts.nodePortAddresses === 'all'
         ? [[this.#destination(r.first), ...(family === 4 ? [bitwise(r.first, Uint8Array.of(255, 0, 0, 0), zero), compare(r.first, Uint8Array.of(127, 0, 0, 0), true)] : [compare(r.first, ipBytes('::1')!, true)]), addressKind(r.first, 'destination'), compare(r.first, LOCAL), ...ports]]
         : facts.nodePortAddresses.filter((ip) => familyOf(ip) === family).map((ip) => [this.#destination(r.first), compare(r.first, ipBytes(ip)!), ...ports])
+    // A refusal of this machine's own packets goes to the bound address they came from, and must not be refused itself.
+    const bound: readonly (readonly Expression[])[] =
+      this.forwarder === undefined
+        ? []
+        : [
+            [meta(r.first, 'l4proto'), compare(r.first, Uint8Array.of(family === 4 ? 1 : 58)), verdict('accept')],
+            [meta(r.first, 'l4proto'), compare(r.first, Uint8Array.of(6)), payload(r.first, 'transport', 13, 1), bitwise(r.first, Uint8Array.of(4), Uint8Array.of(0)), compare(r.first, Uint8Array.of(0), true), verdict('accept')],
+          ]
     return [
       // A reject by ICMP is rate-limited: of quick tries some would time out. A reset is not.
-      { name: 'refused', rules: [[meta(r.first, 'l4proto'), compare(r.first, Uint8Array.of(6)), reject(family, 'tcp reset')], [reject(family, 'port unreachable')]] },
+      { name: 'refused', rules: [...bound, [meta(r.first, 'l4proto'), compare(r.first, Uint8Array.of(6)), reject(family, 'tcp reset')], [reject(family, 'port unreachable')]] },
       { name: 'dropped', rules: [[verdict('drop')]] },
       // A ClusterIP's other ports are refused, addresses of the range that nobody has are dropped.
       { name: 'cluster', rules: [services, wrongPort, [verdict('drop')]] },
-      { name: 'pick', rules: [...ranges.map((c) => [...this.#inside('destination', c), verdict({ goto: 'cluster' })]), services, ...(ranges.length === 0 || this.forwarder !== undefined ? [wrongPort] : []), ...nodePorts] },
+      { name: 'pick', rules: [...ranges.map((c) => [...this.#inside('destination', c), verdict({ goto: 'cluster' })]), services, ...(this.forwarder === undefined && ranges.length === 0 ? [wrongPort] : []), ...nodePorts, ...(this.forwarder === undefined ? [] : [wrongPort])] },
       {
         name: 'masquerading',
         rules: [

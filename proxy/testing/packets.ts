@@ -54,7 +54,9 @@ export class Scene {
   }
 
   ask(from: Sender, order: Omit<Order, 'id'>): Promise<Outcome> {
-    return this.#peers.get(from.replace('pod ', ''))!.ask(order)
+    // An emulated machine is ten to thirty times slower.
+    const patience = process.env.SWITCHYARD_VM === '1' ? 4 : 1
+    return this.#peers.get(from.replace('pod ', ''))!.ask({ ...order, timeout: order.timeout * patience })
   }
 
   close(): void {
