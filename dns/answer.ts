@@ -52,6 +52,8 @@ export interface Handler {
   answer(query: Query, next: (query?: Query) => Promise<Answer>): Promise<Answer>
   /** Of a handler that folds: the names whose answers it makes or changes; all that it does not name goes through it unchanged. None if left out. */
   touches?(): readonly Name[] | 'all'
+  /** Set by whoever compiles: to be told when `touches` says something else. */
+  changed?: (() => void) | undefined
 }
 
 const none: readonly Rec[] = []

@@ -43,7 +43,7 @@ export const defaultCorefile = `.:53 {
 }
 `
 
-/** Makes the handlers of all server blocks. `hosts`: where blocks without \`bind\` are served. Throws \`CorefileError\`; then nothing of it stays. */
+/** Makes the handlers of all server blocks. `hosts`: where blocks without `bind` are served. Throws `CorefileError`; then nothing of it stays. */
 export function configure(blocks: readonly ServerBlock[], env: Environment, hosts: readonly string[]): Configuration {
   const closers: (() => void)[] = []
   const close = (): void => {

@@ -6,23 +6,20 @@ import { createLog, explainError, type Log } from '../lib/log.ts'
 import { Metrics } from '../lib/metrics.ts'
 import { command as define, hostPort, UsageError } from '../lib/options.ts'
 import { chooseDriver, socketsFlag } from '../lib/sockets/choose.ts'
-import { addressText, SocketError } from '../lib/sockets/errors.ts'
-import type { Driver, TlsServer } from '../lib/sockets/seam.ts'
+import { addressText } from '../lib/sockets/errors.ts'
+import type { Driver } from '../lib/sockets/seam.ts'
 import { listenStatus, type StatusOptions } from '../lib/status.ts'
 import { version } from '../lib/version.ts'
 import { Cluster } from './cluster.ts'
-import { CorefileError, parseCorefile } from './corefile.ts'
-import { configure, defaultCorefile, type Configuration, type ListenPlan } from './config.ts'
+import { CorefileError, parseCorefile, type CorefileSources } from './corefile.ts'
+import { configure, defaultCorefile, type Configuration } from './config.ts'
 import { findFiles, readText } from './files.ts'
+import { Fronts } from './fronts.ts'
 import { meters, type Environment } from './handlers/plugin.ts'
 import { keepTable } from './kept.ts'
-import { foldCounters, observer } from './observe.ts'
-import { Packer } from './packer.ts'
-import type { Resolver } from './resolve.ts'
 import { register, type Registration } from './registration.ts'
-import { serveDatagrams, serveStreams, type FastPath, type Serving } from './serve.ts'
-import { Server } from './server.ts'
-import { mirrorInto } from './sources.ts'
+import type { Server } from './server.ts'
+import { mirrorInto, type Sources } from './sources.ts'
 
 const flags = {
   kubeconfig: { type: 'string', value: 'FILE', help: 'how to reach the API server; in-cluster credentials if left out' },
@@ -100,7 +97,17 @@ async function run(options: Options): Promise<void> {
     random: Math.random,
   }
   const text = options.path === undefined ? defaultCorefile.replace('.:53', '.') : readCorefile(options.path)
-  const parse = (corefile: string) => parseCorefile(corefile, options.path ?? '(default)', { files: findFiles, environment: (name) => process.env[name], port: options.port })
+  let imported: string[] = []
+  const files: typeof findFiles = (pattern, from) => {
+    const found = findFiles(pattern, from)
+    for (const f of found) imported.push(f.path, f.text)
+    return found
+  }
+  const parse = (corefile: string) => {
+    imported = []
+    return parseCorefile(corefile, options.path ?? '(default)', corefileSources)
+  }
+  const corefileSources: CorefileSources = { files, environment: (name) => process.env[name], port: options.port }
   const hosts = listen.map((l) => l.host)
   let configuration: Configuration
   try {
@@ -114,10 +121,11 @@ async function run(options: Options): Promise<void> {
   const kept = values.state === undefined ? undefined : keepTable(values.state, cluster, log)
   closers.add('kept table', () => kept?.close())
   let serving = false
-  let ending_ = false
+  let stopping = false
+  let sources: Sources | undefined
   const fresh = (): boolean => sources?.synced === true
   const ready = (): string | undefined => {
-    if (ending_) return 'the server ends'
+    if (stopping) return 'the server ends'
     if (!serving) return 'does not listen yet'
     if (!cluster.complete) return 'the objects of the cluster have not been read yet'
     if (values['require-fresh'] && !fresh()) return 'answers from a kept table'
@@ -138,64 +146,81 @@ async function run(options: Options): Promise<void> {
   const client: Client = connect(await loadCredentials(values.kubeconfig ?? kubeconfigOf(parse(text))), { userAgent: `switchyard-dns/${version}` })
   closers.add('API client', () => client.close())
   let registration: Registration | undefined
-  const sources = mirrorInto(cluster, client, {
+  const fronts = new Fronts(driver, log, counters, registry)
+  closers.add('listeners', () => fronts.close())
+  cluster.onChanged = (zone, changed, source) => fronts.changed(zone, changed, source)
+  sources = mirrorInto(cluster, client, {
     log,
     signal: ending.signal,
     pods: wantsPods,
     seen: (kind, key) => {
       kept?.changed()
       // What is missing is denied from now on.
-      if (key === '') for (const { packer } of packers.values()) packer?.refresh()
+      if (key === '') fronts.refresh()
       if (kind === 'slice' && registration !== undefined && key === `kube-system/${registration.name}`) registration.ring()
     },
   })
   addPods = sources.addPods
 
-  // Listeners of equal sites share one table of compiled answers.
-  const packers = new Map<string, { readonly packer: Packer | undefined }>()
-  cluster.onChanged = (zone, changed, source) => {
-    for (const { packer } of packers.values()) packer?.changed(zone, changed, source)
-  }
-  const servers: Server[] = []
-  const open: Serving[] = []
-  for (const plan of configuration.listeners) {
-    const label = `${plan.scheme}://${plan.host.includes(':') ? `[${plan.host}]` : plan.host}:${plan.port}`
-    const server = new Server(plan.sites, log, observer(counters, label))
-    servers.push(server)
-    const key = plan.sites.map((s) => s.text).join(' ')
-    let shared = packers.get(key)
-    if (shared === undefined) packers.set(key, (shared = { packer: Packer.of(plan.sites) }))
-    const { packer } = shared
-    const resolver = (proto: 'udp' | 'tcp'): Resolver | undefined => {
-      const made = packer?.resolver()
-      if (made === undefined) return undefined
-      made.family = plan.host.includes(':') ? 1 : 0
-      registry.onScrape(foldCounters(counters, label, plan.sites, proto, () => [made.counters]))
-      return made
-    }
-    open.push(...(await listenOn(plan, server, driver, { udp: resolver('udp'), tcp: resolver('tcp') }, log, closers)))
-  }
+  await fronts.apply(configuration)
   serving = true
-  const first = open[0]!
   log.info('ready', {
     listen: configuration.listeners.map((l) => `${l.scheme === 'tls' ? 'tls://' : ''}${addressText(l)}`).join(', '),
     sockets: driver.name,
     why: options.reason,
   })
   if (values.node !== undefined) {
-    registration = register({ client, node: values.node, host: configuration.listeners[0]!.host, port: first.port, metricsPort, ready: () => ready() === undefined, log, signal: ending.signal })
+    registration = register({ client, node: values.node, host: configuration.listeners[0]!.host, port: fronts.port, metricsPort, ready: () => ready() === undefined, log, signal: ending.signal })
+  }
+  const look = (): void => void fronts.lookForLoops().catch((error: unknown) => log.warn('loop detection failed', { error }))
+  setTimeout(look, 500).unref()
+  setInterval(look, 60_000).unref()
+  const reload = async (): Promise<void> => {
+    try {
+      const now = readCorefile(options.path!)
+      const read = parse(now)
+      const seen = JSON.stringify([now, ...imported])
+      if (seen === last) return
+      last = seen
+      const next = configure(read, env, hosts)
+      try {
+        await fronts.apply(next)
+      } catch (error) {
+        next.close()
+        throw error
+      }
+      const old = configuration
+      configuration = next
+      // Questions that began with the old handlers end with them.
+      setTimeout(() => old.close(), 6000).unref()
+      log.info('new configuration', { file: options.path, listen: next.listeners.map((l) => addressText(l)).join(', ') })
+      counters.counter('coredns_reload_version_info', 'Configurations taken since the start.').add(1)
+    } catch (error) {
+      counters.counter('coredns_reload_failed_total', 'Configurations that could not be taken.').add(1)
+      log.error('the new configuration is not taken, the old one holds', { error: explainError(error) })
+    }
+  }
+  let last = JSON.stringify([text, ...imported])
+  let reloading: Promise<void> | undefined
+  const poll = (): void => {
+    reloading ??= reload().finally(() => (reloading = undefined))
+  }
+  if (options.path !== undefined) {
+    process.on('SIGHUP', poll)
+    closers.add('reload', () => void process.off('SIGHUP', poll))
+    const every = configuration.options.reload
+    if (every !== undefined) setInterval(poll, every).unref()
   }
 
   await aborted(signal)
-  ending_ = true
+  stopping = true
   // Questions go on being answered while others learn that we end.
   await registration?.withdraw(400)
-  const lameduck = configuration.options.health?.lameduck ?? 0
-  await untilQuiet(servers, lameduck)
-  for (const s of open) s.drain()
-  for (let waited = 0; waited < 500 && servers.some((s) => s.busy > 0); waited += 10) await sleep(10)
+  await untilQuiet(fronts.servers, configuration.options.health?.lameduck ?? 0)
+  fronts.drain()
+  for (let waited = 0; waited < 500 && fronts.servers.some((s) => s.busy > 0); waited += 10) await sleep(10)
   await sleep(10)
-  for (const s of open) s.close()
+  fronts.close()
 }
 
 /** Goes on for `lameduck` milliseconds, or until nobody has asked for a while. */
@@ -205,30 +230,6 @@ async function untilQuiet(servers: readonly Server[], lameduck: number): Promise
     const asked = servers.reduce((sum, s) => sum + s.asked, 0)
     await sleep(Math.min(400, end - performance.now()))
     if (servers.reduce((sum, s) => sum + s.asked, 0) === asked) return
-  }
-}
-
-async function listenOn(plan: ListenPlan, server: Server, driver: Driver, fast: { readonly udp: FastPath | undefined; readonly tcp: FastPath | undefined }, log: Log, closers: Closers): Promise<Serving[]> {
-  const failed = (error: Error): void => log.error('listener failed', { listen: addressText(plan), error: explainError(error) })
-  const out: Serving[] = []
-  try {
-    const idle = { ...(plan.options.idle === undefined ? {} : { idle: plan.options.idle }), ...(plan.options.message === undefined ? {} : { message: plan.options.message }) }
-    if (plan.scheme === 'tls') {
-      const { cert, key } = plan.options.tls!
-      const tls: TlsServer = { identity: () => ({ cert, key }), alpn: ['dot'] }
-      out.push(await serveStreams(driver, plan, server, { tls, limits: idle, failed }))
-    } else {
-      const datagrams = await serveDatagrams(driver, plan, server, { failed, fast: fast.udp })
-      out.push(datagrams)
-      closers.add('datagrams', () => datagrams.close())
-      // Port 0 draws one; both transports share it.
-      out.push(await serveStreams(driver, { host: plan.host, port: datagrams.port }, server, { limits: idle, failed, fast: fast.tcp }))
-    }
-    for (const s of out) closers.add('listener', () => s.close())
-    return out
-  } catch (error) {
-    if (error instanceof SocketError) throw new Error(`${error.message}; choose another with --listen ADDR:PORT`, { cause: error.cause })
-    throw error
   }
 }
 

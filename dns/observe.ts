@@ -34,58 +34,54 @@ export function observer(meters: Meters, server: string): Watcher {
   }
 }
 
-/** Adds what readers of the compiled table counted by themselves, before each scrape. \`plugin\` is that of the compiled answers. */
-export function foldCounters(meters: Meters, server: string, sites: readonly Site[], proto: 'udp' | 'tcp', all: () => readonly Uint32Array[]): () => void {
+/** Adds what readers of the compiled table counted by themselves, before each scrape. `plugin` is that of the compiled answers. */
+export function foldCounters(meters: Meters, server: string, sites: readonly Site[], proto: 'udp' | 'tcp', now: Uint32Array): () => void {
   const requests = meters.counter('coredns_dns_requests_total', 'Questions per zone, protocol, family and type.')
   const responses = meters.counter('coredns_dns_responses_total', 'Answers per zone, rcode and the handler that made them.')
   const duration = meters.histogram('coredns_dns_request_duration_seconds', 'Time each question took.', durations)
   const requestSize = meters.histogram('coredns_dns_request_size_bytes', 'Size of questions.', sizes)
   const responseSize = meters.histogram('coredns_dns_response_size_bytes', 'Size of answers.', sizes)
-  const seen = new Map<Uint32Array, Uint32Array>()
+  const before = new Uint32Array(now.length)
   return () => {
-    for (const now of all()) {
-      let before = seen.get(now)
-      if (before === undefined) seen.set(now, (before = new Uint32Array(now.length)))
-      // Differences, so that a counter may wrap around.
-      const more = (i: number): number => {
-        const n = (now[i]! - before[i]!) >>> 0
-        before[i] = now[i]!
-        return n
-      }
-      for (const [s, site] of sites.entries()) {
-        const zone = site.text
-        for (let t = 0; t < Count.types; t++) {
-          for (const family of [0, 1]) {
-            const n = more(Count.requests + (s * Count.types + t) * 2 + family)
-            if (n > 0) requests.add(n, { server, zone, view: '', proto, family: family === 0 ? '1' : '2', type: typeLabel(countedTypes[t] ?? 0) })
-          }
-        }
-        for (const [i, rcode] of ['NOERROR', 'NXDOMAIN'].entries()) {
-          const n = more(Count.responses + s * 2 + i)
-          if (n > 0) responses.add(n, { server, zone, view: '', rcode, plugin: 'kubernetes' })
+    // Differences, so that a counter may wrap around.
+    const more = (i: number): number => {
+      const n = (now[i]! - before[i]!) >>> 0
+      before[i] = now[i]!
+      return n
+    }
+    for (const [s, site] of sites.entries()) {
+      const zone = site.text
+      for (let t = 0; t < Count.types; t++) {
+        for (const family of [0, 1]) {
+          const n = more(Count.requests + (s * Count.types + t) * 2 + family)
+          if (n > 0) requests.add(n, { server, zone, view: '', proto, family: family === 0 ? '1' : '2', type: typeLabel(countedTypes[t] ?? 0) })
         }
       }
-      // Sizes and times are not kept apart by zone: they stand with that of the first.
-      const labels = { server, zone: sites[0]!.text, view: '' }
-      for (let i = 0; i < 1024; i++) {
-        const n = more(Count.requestSizes + i)
-        if (n > 0) requestSize.observe(i, { ...labels, proto }, n)
+      for (const [i, rcode] of ['NOERROR', 'NXDOMAIN'].entries()) {
+        const n = more(Count.responses + s * 2 + i)
+        if (n > 0) responses.add(n, { server, zone, view: '', rcode, plugin: 'kubernetes' })
       }
-      for (let i = 0; i < 4352; i++) {
-        const n = more(Count.responseSizes + i)
-        if (n > 0) responseSize.observe(i, { ...labels, proto }, n)
-      }
-      const total = more(Count.microseconds) / 1e6
-      let n = 0
-      for (let i = 0; i <= durationBuckets.length; i++) n += Math.max(0, (now[Count.durations + i]! - before[Count.durations + i]!) >>> 0)
-      const mean = n > 0 ? total / n : 0
-      for (let i = 0; i <= durationBuckets.length; i++) {
-        const here = more(Count.durations + i)
-        // Within its bucket, and as near the mean as that allows, so that the sum is about right.
-        const least = i === 0 ? 0 : durationBuckets[i - 1]! / 1000
-        const most = i < durationBuckets.length ? durationBuckets[i]! / 1000 : Infinity
-        if (here > 0) duration.observe(Math.min(most, Math.max(least + 1e-9, mean)), labels, here)
-      }
+    }
+    // Sizes and times are not kept apart by zone: they stand with that of the first.
+    const labels = { server, zone: sites[0]!.text, view: '' }
+    for (let i = 0; i < 1024; i++) {
+      const n = more(Count.requestSizes + i)
+      if (n > 0) requestSize.observe(i, { ...labels, proto }, n)
+    }
+    for (let i = 0; i < 4352; i++) {
+      const n = more(Count.responseSizes + i)
+      if (n > 0) responseSize.observe(i, { ...labels, proto }, n)
+    }
+    const total = more(Count.microseconds) / 1e6
+    let n = 0
+    for (let i = 0; i <= durationBuckets.length; i++) n += Math.max(0, (now[Count.durations + i]! - before[Count.durations + i]!) >>> 0)
+    const mean = n > 0 ? total / n : 0
+    for (let i = 0; i <= durationBuckets.length; i++) {
+      const here = more(Count.durations + i)
+      // Within its bucket, and as near the mean as that allows, so that the sum is about right.
+      const least = i === 0 ? 0 : durationBuckets[i - 1]! / 1000
+      const most = i < durationBuckets.length ? durationBuckets[i]! / 1000 : Infinity
+      if (here > 0) duration.observe(Math.min(most, Math.max(least + 1e-9, mean)), labels, here)
     }
   }
 }

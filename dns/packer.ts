@@ -18,8 +18,10 @@ const longest = 16_384
 interface Folding {
   readonly site: number
   readonly handler: KubernetesHandler
-  /** Names that a handler before it touches. */
-  readonly ask: ReadonlySet<Name>
+  /** Those asked before it. */
+  readonly before: readonly Handler[]
+  /** Names that they touch; or all. */
+  ask: ReadonlySet<Name> | 'all'
 }
 
 /** Keeps the compiled answers of a listener: what the handlers would answer for the names of the cluster, octet for octet. */
@@ -37,7 +39,23 @@ export class Packer {
     const rotate = folding.some(({ site }) => sites[site]!.handlers.some((h) => h.name === 'loadbalance'))
     this.table = new PackedTable(options.bytes ?? 256 * 1024 * 1024, { bufsize: sites[folding[0]!.site]!.bufsize, rotate, seed: options.seed ?? randomInt(2 ** 31 - 1), now: () => performance.now() })
     this.refresh()
-    for (const { handler } of folding) for (const name of handler.zone.table.names()) this.#name(handler.zone, name)
+    for (const f of folding) {
+      for (const h of f.before) {
+        h.changed = () => {
+          const was = f.ask
+          f.ask = touchedBy(f.before)
+          this.refresh()
+          for (const name of was === 'all' ? [] : was) this.#name(f.handler.zone, name)
+          this.#all(f)
+        }
+      }
+      this.#all(f)
+    }
+  }
+
+  #all(f: Folding): void {
+    for (const name of f.ask === 'all' ? [] : f.ask) this.#name(f.handler.zone, name)
+    for (const name of f.handler.zone.table.names()) this.#name(f.handler.zone, name)
   }
 
   /** Undefined when nothing of it can be known beforehand. */
@@ -85,7 +103,7 @@ export class Packer {
         const { handler } = here
         const { settings } = handler.zone
         for (const apex of handler.zones) {
-          if (isReverse(apex)) {
+          if (isReverse(apex) || here.ask === 'all') {
             add(apex, true, undefined)
             continue
           }
@@ -115,9 +133,10 @@ export class Packer {
     const apex = handler.zoneOf(name)
     const node = zone.table.get(name)
     if (apex === undefined) return
-    if (node === undefined) return this.table.set(name, undefined)
+    if (ask === 'all') return this.table.set(name, undefined)
+    if (!ask.has(name) && node === undefined) return this.table.set(name, undefined)
     const reverse = isReverse(apex)
-    if (ask.has(name)) return this.table.set(name, [], true, f.site)
+    if (node === undefined || ask.has(name)) return this.table.set(name, [], true, f.site)
     // What only stands between our reverse names may be somebody else's.
     if (reverse && node.sets.length === 0) return this.table.set(name, undefined)
     // Aliases, the apex with its serial, and names that the SOA record is written against are asked for.
@@ -170,17 +189,24 @@ export interface PackerOptions {
 }
 
 /** The handler whose names can be compiled, if all before it let them through or say which ones they change. */
-function foldingOf(handlers: readonly Handler[]): { readonly handler: KubernetesHandler; readonly ask: ReadonlySet<Name> } | undefined {
-  const ask = new Set<Name>()
+function foldingOf(handlers: readonly Handler[]): Omit<Folding, 'site'> | undefined {
+  const before: Handler[] = []
   for (const h of handlers) {
-    if (h instanceof KubernetesHandler) return { handler: h, ask }
+    if (h instanceof KubernetesHandler) return { handler: h, before, ask: touchedBy(before) }
     if (h.manner === 'asks') return undefined
-    if (h.manner === 'counts') continue
-    const touched = h.touches?.() ?? []
-    if (touched === 'all') return undefined
-    for (const name of touched) ask.add(name)
+    before.push(h)
   }
   return undefined
+}
+
+function touchedBy(handlers: readonly Handler[]): ReadonlySet<Name> | 'all' {
+  const out = new Set<Name>()
+  for (const h of handlers) {
+    const touched = h.touches?.() ?? []
+    if (touched === 'all') return 'all'
+    for (const name of touched) out.add(name)
+  }
+  return out
 }
 
 /** The SOA record of a negative answer, with pointers at the zone wherever it ends a name. */

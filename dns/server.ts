@@ -4,7 +4,7 @@ import type { Address } from '../lib/sockets/seam.ts'
 import { bare, type Answer, type Handler, type Query } from './answer.ts'
 import { encode, receive, type Draft, type Edns, type Question } from './wire/message.ts'
 import { fold, within, type Name } from './wire/name.ts'
-import { Flag, Rcode } from './wire/types.ts'
+import { Class, Flag, Rcode } from './wire/types.ts'
 
 /** A zone and the handlers that answer below it, asked in this order. */
 export interface Site {
@@ -130,6 +130,13 @@ export class Server {
       this.#fail(error)
       return bare(Rcode.SERVFAIL, '', 'internal error')
     }
+  }
+
+  /** A question of our own. */
+  ask(name: Name, type: number): Promise<Answer> {
+    const here = { host: '127.0.0.1', port: 0 }
+    const query: Query = { question: { name, type, class: Class.IN }, name, type, client: here, local: here, protocol: 'udp', edns: undefined, recursionDesired: true, checkingDisabled: false, chain: [], lookup: (n, t, c) => this.#lookup(query, n, t, c) }
+    return this.answer(query)
   }
 
   #lookup(query: Query, name: Name, type: number, chain: readonly Name[]): Promise<Answer> {

@@ -1,3 +1,10 @@
+import { acl } from './acl/index.ts'
+import { autopath } from './autopath/index.ts'
+import { hosts } from './hosts/index.ts'
+import { log } from './log/index.ts'
+import { rewrite } from './rewrite/index.ts'
+import { timeouts } from './timeouts/index.ts'
+import { tls } from './tls/index.ts'
 import { any } from './any/index.ts'
 import { bind } from './bind/index.ts'
 import { bufsize } from './bufsize/index.ts'
@@ -15,4 +22,26 @@ import { ready } from './ready/index.ts'
 import { reload } from './reload/index.ts'
 
 /** Every word of a Corefile, in the order in which handlers are asked, whatever the order in the file. */
-export const plugins: readonly Plugin[] = [bind, debug, reload, bufsize, health, ready, prometheus, errors, any, loadbalance, cache, kubernetes, loop, forward]
+export const plugins: readonly Plugin[] = [
+  bind,
+  timeouts,
+  tls,
+  debug,
+  reload,
+  bufsize,
+  health,
+  ready,
+  prometheus,
+  errors,
+  log,
+  any,
+  acl,
+  loadbalance,
+  rewrite,
+  autopath,
+  cache,
+  hosts,
+  kubernetes,
+  loop,
+  forward,
+]

@@ -3,6 +3,7 @@ import type { Metrics } from '../../lib/metrics.ts'
 import type { Driver } from '../../lib/sockets/seam.ts'
 import type { Handler } from '../answer.ts'
 import type { Cluster } from '../cluster.ts'
+import type { Forwarder } from '../forward.ts'
 import { CorefileError, zonesOf, type Line } from '../corefile.ts'
 import { root, type Name } from '../wire/name.ts'
 
@@ -28,6 +29,8 @@ export interface BlockOptions {
   idle?: number
   message?: number
   tls?: { cert: string; key: string; ca?: string }
+  /** Those of the block, so that the loop detection finds them. */
+  forwarders?: Forwarder[]
 }
 
 /** What a handler finds around it when it is made. */

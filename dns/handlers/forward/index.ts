@@ -90,6 +90,7 @@ function build(line: Line, place: Place): ForwardHandler {
     },
     rejected: () => rejected.add(1),
   })
+  place.options.forwarders = [...(place.options.forwarders ?? []), forwarder]
   place.closing(() => forwarder.close())
   return new ForwardHandler(zones, except, forwarder)
 }
