@@ -49,7 +49,7 @@ export function clusterPlan(t: Topology, paths: ClusterPaths): ClusterPlan {
     adminKubeconfig,
     controlplane: part(first, 'controlplane', '--data', data, '--listen', `${bracketed(first.address)}:${t.apiPort}`, '--write-kubeconfig', adminKubeconfig, '--service-cidr', t.serviceRange, '--cluster-cidr', t.podRange, '--cert-name', '127.0.0.1,localhost'),
     others: t.nodes.flatMap((node) => [
-      part(node, 'agent', ...own(`system:node:${node.name}`), '--node', node.name, '--node-ip', node.address, '--state', join(paths.inside, 'nodes', node.name, 'agent'), '--cluster-dns', t.clusterDns, '--cluster-domain', t.clusterDomain),
+      part(node, 'agent', ...own(`system:node:${node.name}`), '--node', node.name, '--node-ip', node.address, '--state', join(paths.inside, 'nodes', node.name, 'agent'), '--cluster-dns', t.clusterDns, '--cluster-domain', t.clusterDomain, ...(node.zone === undefined ? [] : ['--labels', `topology.kubernetes.io/zone=${node.zone}`])),
       proxyPart(part, own, t, node, node.mode ?? t.mode),
       part(node, 'dns', ...own(identityOf.dns), '--node', node.name, '--listen', `${bracketed(node.address)}:53`),
       ...(node === first ? [part(node, 'ingress', ...own(identityOf.ingress), '--http', `${bracketed(node.address)}:80`, '--https', `${bracketed(node.address)}:443`)] : []),

@@ -1,12 +1,11 @@
+import { readFileSync } from 'node:fs'
 import { command, UsageError, type Command, type Flags } from '../lib/options.ts'
 import { faults } from './chaos.ts'
 import { askControl } from './control.ts'
 import { exec, runningLab } from './exec.ts'
 import { renderStatus, type LabStatus } from './status.ts'
-import { topology } from './topology.ts'
+import { modes, parseTopology, topology, type TopologyOptions } from './topology.ts'
 import { down, parsePublish, up } from './up.ts'
-
-const modes = ['userspace', 'iptables', 'ipvs', 'nftables'] as const
 
 const labFlag = { lab: { type: 'string', value: 'NAME', help: 'name of the lab; several can be up at once', default: 'default' } } as const satisfies Flags
 
@@ -15,25 +14,30 @@ const upCommand = command({
   summary: 'Brings a lab of several nodes up on this machine and leaves it running.',
   flags: {
     ...labFlag,
-    nodes: { type: 'number', help: 'how many nodes', default: 3 },
-    mode: { type: 'string', help: 'proxy mode', oneOf: modes, default: 'iptables' },
+    filename: { type: 'string', short: 'f', value: 'FILE', help: 'a topology file: nodes with names, zones and modes; flags go before it' },
+    nodes: { type: 'number', help: 'how many nodes (default 3)' },
+    mode: { type: 'string', help: 'proxy mode (default iptables)', oneOf: modes },
     publish: { type: 'list', value: 'PORT:TO', help: 'port of this machine that leads into the lab: 8080:ingress, 8443:ingress-https, 8081:NODE:PORT' },
     'api-port': { type: 'number', help: 'port of the API on 127.0.0.1 (6443, or any if it is taken)' },
-    sockets: { type: 'string', help: 'what carries bytes in the parts', oneOf: ['auto', 'epoll', 'node'], default: 'auto' },
+    sockets: { type: 'string', help: 'what carries bytes in the parts', oneOf: ['auto', 'epoll', 'node'] },
   },
-  run: async ({ values }, context) => {
+  run: async ({ values, given }, context) => {
     const began = performance.now()
-    const lab = await up(topology({ name: values.lab, nodes: values.nodes, mode: values.mode, sockets: values.sockets }), {
-      publish: values.publish.map(parsePublish),
+    const file = values.filename === undefined ? undefined : parseTopology(readFileSync(values.filename, 'utf8'), values.filename)
+    const name = given.has('lab') ? values.lab : (file?.name ?? values.lab)
+    const chosen = Object.fromEntries(Object.entries({ nodes: values.nodes, mode: values.mode, sockets: values.sockets }).filter(([, v]) => v !== undefined)) as TopologyOptions
+    const wanted = topology({ ...file, ...chosen, name })
+    const lab = await up(wanted, {
+      publish: [...(file?.publish ?? []), ...values.publish].map(parsePublish),
       apiPort: values['api-port'],
       progress: (what, ms) => context.err(`  ${seconds(ms).padStart(6)}  ${what}\n`),
       signal: context.signal,
     })
     await lab.stay()
-    const name = values.lab === 'default' ? '' : ` --lab ${values.lab}`
-    context.out(`The lab is up: ${values.nodes} nodes in ${seconds(performance.now() - began)}. API on 127.0.0.1:${lab.record.apiPort}.\n`)
+    const flag = name === 'default' ? '' : ` --lab ${name}`
+    context.out(`The lab is up: ${wanted.nodes.length} nodes in ${seconds(performance.now() - began)}. API on 127.0.0.1:${lab.record.apiPort}.\n`)
     for (const p of lab.record.published) context.out(`127.0.0.1:${p.port} leads to ${p.to}.\n`)
-    context.out(`\n  switchyard lab status${name}\n  kubectl --kubeconfig "$(switchyard lab kubeconfig${name})" get nodes\n  switchyard lab exec${name} node1 -- ip route\n  switchyard lab down${name}\n`)
+    context.out(`\n  switchyard lab status${flag}\n  kubectl --kubeconfig "$(switchyard lab kubeconfig${flag})" get nodes\n  switchyard lab exec${flag} node1 -- ip route\n  switchyard lab down${flag}\n`)
   },
 })
 

@@ -1,7 +1,7 @@
 import { test } from 'tap'
 import { clusterPlan, nodeFiles } from './cluster.ts'
 import { renderCable, renderLan, renderNode } from './network.ts'
-import { topology } from './topology.ts'
+import { parseTopology, topology } from './topology.ts'
 import { parsePublish, publishTarget, userNamespaceAdvice } from './up.ts'
 
 test('a topology follows from few words', async (t) => {
@@ -50,4 +50,23 @@ test('who may not make user namespaces is told which setting forbids it', async 
   t.match(advice({ 'kernel/unprivileged_userns_clone': '0' }), 'sysctl -w kernel.unprivileged_userns_clone=1')
   t.match(advice({ 'user/max_user_namespaces': '0' }), 'sysctl -w user.max_user_namespaces=15000')
   t.match(advice({}), 'sudo')
+})
+
+test('a topology file says which field is wrong, and what was expected', async (t) => {
+  const file = parseTopology('nodes:\n  - {name: a, zone: east, mode: userspace}\n  - {name: b}\nmode: nftables\npodRange: 10.8.0.0/16\npublish: ["8080:ingress"]\n', 'lab.yaml')
+  const made = topology(file)
+  t.strictSame(made.nodes.map((n) => `${n.name} ${n.address} ${n.zone} ${n.mode}`), ['a 192.168.56.11 east userspace', 'b 192.168.56.12 undefined undefined'])
+  t.equal(made.podRange, '10.8.0.0/16')
+  const plan = clusterPlan(made, { launcher: 'switchyard', logs: '/l', inside: '/i' })
+  t.match(plan.others.find((p) => p.name === 'a/agent')!.argv.join(' '), '--labels topology.kubernetes.io/zone=east')
+  t.match(plan.others.find((p) => p.name === 'b/proxy')!.argv.join(' '), '--mode nftables')
+  for (const [text, wanted] of [
+    ['nodes: many', 'lab.yaml: nodes: expected a number, or a list of nodes, got "many"'],
+    ['node: 3', 'lab.yaml: node: no such field, did you mean nodes?; there are name, nodes, mode, sockets, serviceRange, podRange, publish'],
+    ['mode: fast', 'lab.yaml: mode: expected one of userspace, iptables, ipvs, nftables, got "fast"'],
+    ['nodes: [{zone: a}]', 'lab.yaml: nodes[0].name: expected a name'],
+    ['podRange: 10.8.0.0', 'lab.yaml: podRange: expected a network such as 10.96.0.0/16, got "10.8.0.0"'],
+    ['- 3', 'lab.yaml: the file: expected fields'],
+  ] as const) t.throws(() => parseTopology(text, 'lab.yaml'), { message: wanted }, text)
+  t.throws(() => topology({ nodes: [{ name: 'a' }, { name: 'a' }] }), { message: 'two nodes are called "a"' })
 })

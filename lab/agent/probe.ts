@@ -71,7 +71,7 @@ function tryHttp(get: NonNullable<ProbeAction['httpGet']>, target: ProbeTarget, 
 }
 
 /** Until the first success a readiness probe is tried this often (ms), and less and less often, so that a Pod is ready when it is, not at the next period. */
-const eager = 100
+const eager = 50
 
 /** Runs one probe until `signal` fires. `told` hears every change of mind: nothing for success, a reason for failure. */
 export async function runProbe(kind: 'readiness' | 'liveness' | 'startup', probe: Probe, target: ProbeTarget, told: (failure: string | undefined) => void, signal: AbortSignal): Promise<void> {

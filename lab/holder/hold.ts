@@ -83,7 +83,7 @@ export class Hold {
   }
 
   #inside(planned: PlannedPart): Part {
-    return { name: planned.name, argv: this.within(planned.node.name, planned.argv), log: planned.log, env: { SWITCHYARD_LOG_NODE: planned.node.name } }
+    return { name: planned.name, argv: this.within(planned.node.name, planned.argv), log: planned.log }
   }
 
   /** The command line that runs `argv` on a node. */
