@@ -92,6 +92,7 @@ export class Forwarder {
   readonly #waiting = new Map<string, Waiting>()
   readonly #flights = new Map<string, Promise<Answer>>()
   readonly #bounds = new Map<4 | 6, Promise<Bound[]>>()
+  readonly #open: Bound[] = []
   readonly #stop: () => void
   readonly #out = Buffer.allocUnsafe(1024)
   #turn = 0
@@ -150,7 +151,7 @@ export class Forwarder {
     this.#stop()
     for (const w of [...this.#waiting.values()]) w.done(undefined, 'the server ends')
     for (const s of this.#servers) s.stream?.close()
-    for (const bounds of this.#bounds.values()) void bounds.then((list) => list.forEach((b) => b.close())).catch(() => {})
+    for (const b of this.#open.splice(0)) b.close()
   }
 
   async #ask(asked: Asked): Promise<Answer> {
@@ -291,7 +292,11 @@ export class Forwarder {
           },
           { client: true, ipv6Only: true },
         )
-      bounds = Promise.all(Array.from({ length: sockets }, one))
+      bounds = Promise.all(Array.from({ length: sockets }, one)).then((list) => {
+        this.#open.push(...list)
+        if (this.#closed) for (const b of this.#open.splice(0)) b.close()
+        return list
+      })
       bounds.catch(() => this.#bounds.delete(family))
       this.#bounds.set(family, bounds)
     }
