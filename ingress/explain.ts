@@ -199,3 +199,5 @@ export function sort(list: readonly KubeObject[]): Objects {
   }
   return { ingresses: of<Ingress>('Ingress'), classes: of<IngressClass>('IngressClass'), services: of<Service>('Service'), secrets: of<Secret>('Secret'), slices }
 }
+
+export { command as request }

@@ -1,5 +1,6 @@
 import { test } from 'tap'
 import http from 'node:http'
+import http2 from 'node:http2'
 import https from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { WebSocket, WebSocketServer } from 'ws'
@@ -136,6 +137,54 @@ void test('classes apart: each on its own address, with its own Ingresses', asyn
   t.match(await ask({ port: admin }, 'x.test', '/'), /^404/)
   await running.end()
   one.close()
+})
+
+void test('HTTP/2 over the epoll driver: the same routes, bodies both ways', async (t) => {
+  await using api = await FakeApi.start()
+  const server = http.createServer((request, response) => {
+    const got: Buffer[] = []
+    request.on('data', (piece: Buffer) => got.push(piece))
+    request.on('end', () => {
+      response.setHeader('set-cookie', ['a=1', 'b=2'])
+      response.end(`${request.method} ${request.url} ${request.headers.host} ${Buffer.concat(got).length} ${request.headers['x-forwarded-proto']}`)
+    })
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const { port } = server.address() as AddressInfo
+  const authority = testAuthority()
+  const { cert, key } = authority.issue('x.test')
+  api.putAll([ingressClass('sy'), service('one', { ports: [80] }), slice('one', ['127.0.0.1@n1'], [port]), secret('cert', { 'tls.crt': cert, 'tls.key': key }, 'kubernetes.io/tls'), ingress('i', { 'x.test': { '/': 'one:80' } }, { class: 'sy', tls: { cert: ['x.test'] } })])
+  const running = await start(api, '--sockets', 'auto')
+  const session = http2.connect(`https://127.0.0.1:${running.https}`, { ca: authority.ca, servername: 'x.test' })
+  const negotiated = await new Promise<string>((resolve, reject) => session.once('connect', () => resolve(session.alpnProtocol ?? '')).once('error', (e) => reject(e))).catch((e: Error) => e.message)
+  if (negotiated === 'h2') {
+    const request = (headers: http2.OutgoingHttpHeaders, body?: string): Promise<{ status: number; text: string; cookies: unknown }> =>
+      new Promise((resolve, reject) => {
+        const stream = session.request({ ':authority': 'x.test', ...headers })
+        let text = ''
+        let status = 0
+        let cookies: unknown
+        stream.on('response', (h) => {
+          status = h[':status']!
+          cookies = h['set-cookie']
+        })
+        stream.on('data', (piece: Buffer) => (text += piece.toString()))
+        stream.on('end', () => resolve({ status, text, cookies }))
+        stream.on('error', reject)
+        stream.end(body)
+      })
+    t.same(await request({ ':path': '/a?b' }), { status: 200, text: 'GET /a?b x.test 0 https', cookies: ['a=1', 'b=2'] })
+    t.equal((await request({ ':path': '/up', ':method': 'POST' }, 'x'.repeat(300_000))).text, 'POST /up x.test 300000 https')
+    t.equal((await request({ ':path': '/up', ':method': 'PUT', 'content-length': 5 }, 'hello')).text, 'PUT /up x.test 5 https')
+    t.equal((await request({ ':path': '/', ':authority': 'unknown.test' })).status, 404)
+    const many = await Promise.all(Array.from({ length: 50 }, (_, i) => request({ ':path': `/${i}` })))
+    t.ok(many.every((m, i) => m.text === `GET /${i} x.test 0 https`), 'fifty streams at a time')
+  } else t.comment(`HTTP/2 is not offered here: ${negotiated}`)
+  session.destroy()
+  t.equal(await ask({ port: running.https, ca: authority.ca, servername: 'x.test' }, 'x.test', '/h1'), '200 GET /h1 x.test 0 https')
+  await running.end()
+  server.closeAllConnections()
+  server.close()
 })
 
 void test('a WebSocket passes, and survives a change of the table', async (t) => {

@@ -1,7 +1,8 @@
 import { lookup } from 'node:dns/promises'
 import { openSync } from 'node:fs'
 import { chooseDriver } from '../lib/sockets/choose.ts'
-import type { Address, Descriptor } from '../lib/sockets/seam.ts'
+import { readClientHello } from '../lib/sockets/clienthello.ts'
+import type { Address, Descriptor, Listening, ListenOptions } from '../lib/sockets/seam.ts'
 import { createLog, explainError } from '../lib/log.ts'
 import { aborted, Closers, sleep } from '../lib/lifecycle.ts'
 import { Metrics } from '../lib/metrics.ts'
@@ -14,7 +15,7 @@ import { middleware, settingsOf } from './annotations/list.ts'
 import { recorder } from '../kube/events.ts'
 import { Compiler, type Compiled } from './compile.ts'
 import { Server, type Frontend } from './http1/server.ts'
-import { flags, groupsOf, readConfig, trustsOf } from './options.ts'
+import { flags, groupsOf, readConfig, trustsOf, type Group } from './options.ts'
 import { Stats } from './stats.ts'
 import { addressesOf, addressesOfService, ownAddresses, writeStatus } from './status.ts'
 import { emptyTable, type Certificate } from './table.ts'
@@ -161,14 +162,46 @@ export const command = makeCommand({
       if (signal.aborted) return
       apply()
       let shown: Certificate | undefined
-      const open = async (at: Address | Descriptor | undefined, frontend: Frontend, flag: string): Promise<string | undefined> => {
+      const drains: (() => void)[] = []
+      const offersHttp2 = (group: Group): boolean => {
+        for (const [name, c] of watching.objects().classes) if ((group.classes.length === 0 || group.classes.includes(name)) && c.metadata.annotations?.['switchyard.dev/http2'] === 'off') return false
+        return true
+      }
+      const listenSecure = async (at: Address | Descriptor, frontend: Frontend, group: Group, how: ListenOptions): Promise<Listening> => {
+        const identity = (name: string | undefined) => identityFor(frontend.table, name, shown)
+        const tls = { identity, alpn: ['http/1.1'] }
+        if (driver.name !== 'epoll') return server.listen(at, frontend, { ...how, tls })
+        const { Http2 } = await import('./http2/server.ts')
+        const http2 = new Http2({ identity, accept: () => server.accept(frontend), failed: (what, error) => log.error(what, { error: explainError(error) }) })
+        try {
+          const listening = await server.listen(at, frontend, {
+            ...how,
+            tls,
+            peek: (first, wire) => {
+              const hello = readClientHello(first, 0, first.length)
+              if (hello === 'more') return 'more'
+              if (hello === 'bad' || server.draining || !hello.alpn.includes('h2') || !offersHttp2(group) || identity(hello.serverName)?.clientCa !== undefined) return 'keep'
+              const fd = driver.detach(wire)
+              if (fd === undefined) return 'keep'
+              http2.take(fd)
+              return 'detached'
+            },
+          })
+          drains.push(() => http2.drain())
+          closers.add('HTTP/2', () => http2.close())
+          return listening
+        } catch (error) {
+          // Drivers that cannot look into a connection, or give it away, serve HTTP/1.1 alone.
+          if (!/ENOTSUP|not supported/.test(explainError(error))) throw error
+          return server.listen(at, frontend, { ...how, tls })
+        }
+      }
+      const open = async (at: Address | Descriptor | undefined, frontend: Frontend, group: Group, flag: string): Promise<string | undefined> => {
         if (at === undefined) return undefined
         const host = 'host' in at ? at.host : ''
         try {
-          const listening = await server.listen(at, frontend, {
-            ...(frontend.secure ? { tls: { identity: (name: string | undefined) => identityFor(frontend.table, name, shown), alpn: ['http/1.1'] } } : {}),
-            failed: (error) => log.error('a listener failed', { flag, error: explainError(error) }),
-          })
+          const how = { failed: (error: Error) => log.error('a listener failed', { flag, error: explainError(error) }) }
+          const listening = frontend.secure ? await listenSecure(at, frontend, group, how) : await server.listen(at, frontend, how)
           return `${host.includes(':') ? `[${host}]` : host}:${listening.port}`
         } catch (error) {
           throw new Error(`cannot serve ${frontend.secure ? 'HTTPS' : 'HTTP'}; choose another address with ${flag}`, { cause: error })
@@ -176,7 +209,7 @@ export const command = makeCommand({
       }
       const listeners: { readonly classes: readonly string[]; readonly http: string | undefined; readonly https: string | undefined }[] = []
       for (const s of serving) {
-        listeners.push({ classes: s.group.classes, http: await open(s.group.http, s.plain, s.group.httpFlag), https: await open(s.group.https, s.secure, s.group.httpsFlag) })
+        listeners.push({ classes: s.group.classes, http: await open(s.group.http, s.plain, s.group, s.group.httpFlag), https: await open(s.group.https, s.secure, s.group, s.group.httpsFlag) })
         if (s.publish.length === 0) s.publish = addressesOf(ownAddresses([s.group.http, s.group.https].flatMap((at) => (at !== undefined && 'host' in at ? [at.host] : []))))
       }
       ready = true
@@ -192,6 +225,7 @@ export const command = makeCommand({
 
       await aborted(signal)
       ready = false
+      for (const drain of drains) drain()
       await server.drain(AbortSignal.timeout(Math.max(1, values['shutdown-grace-period'])))
       // Answers on their way out get a moment to arrive.
       for (let i = 0; i < 20 && server.clients.size > 0; i++) await sleep(10)
