@@ -27,6 +27,8 @@ export interface Way {
   readonly here: boolean
   /** `tcp-reset`, `icmp-port-unreachable` …, of a rejected one. */
   readonly by: string | undefined
+  /** Rules it was held against. */
+  readonly tested: number
   /** The rules that matched, in order. */
   readonly path: readonly Step[]
 }

@@ -32,7 +32,7 @@ export const modes: readonly Mode[] = [
   {
     name: 'ipvs',
     summary: 'virtual servers of the kernel’s load balancer, for its schedulers',
-    load: async (tools) => ((await import('./ipvs/backend.ts' as string)) as { create(tools: BackendTools): Promise<Backend> }).create(tools),
+    load: async (tools) => (await import('./ipvs/backend.ts')).create(tools),
   },
   {
     name: 'userspace',

@@ -14,13 +14,13 @@ export interface Machine {
 
 /** All ways a packet may go through these rules, likeliest first. Throws for a rule it does not understand and whose outcome would matter. */
 export function trace(machine: Machine, packet: Packet): readonly Way[] {
-  const world: World = { rules: parseSave(machine.rules), sets: parseSets(machine.sets), local: new Set(machine.local.map((a) => parseIp(a) ?? a)) }
-  const start: State = { packet: { ...packet, mark: 0, translated: false, masqueraded: false }, probability: 1, path: [] }
+  const world = worldOf(machine)
+  const start: State = { packet: { ...packet, mark: 0, translated: false, masqueraded: false }, probability: 1, tested: 0, path: [] }
   const ways: Way[] = []
   const isLocal = (p: Flying): boolean => world.local.has(p.destination) || (p.family === 4 && p.destination.startsWith('127.'))
   const finish = (s: State, end: Way['end'], by?: string): void => {
     const { destination, destinationPort, translated, masqueraded } = s.packet
-    ways.push({ probability: s.probability, end, destination, destinationPort, translated, masqueraded, here: isLocal(s.packet), by, path: s.path })
+    ways.push({ probability: s.probability, end, destination, destinationPort, translated, masqueraded, here: isLocal(s.packet), by, tested: s.tested, path: s.path })
   }
   for (const s of hook(world, 'nat', packet.from === undefined ? 'OUTPUT' : 'PREROUTING', [start], finish)) {
     const local = isLocal(s.packet)
@@ -32,6 +32,15 @@ export function trace(machine: Machine, packet: Packet): readonly Way[] {
     for (const done of states) finish(done, 'delivered')
   }
   return merge(ways)
+}
+
+// Many packets are traced through one machine, one after the other.
+let last: { readonly machine: Machine; readonly world: World } | undefined
+
+function worldOf(machine: Machine): World {
+  const known = last !== undefined && last.machine.rules === machine.rules && last.machine.sets === machine.sets && last.machine.local.join() === machine.local.join()
+  if (!known) last = { machine, world: { rules: parseSave(machine.rules), sets: parseSets(machine.sets), local: new Set(machine.local.map((a) => parseIp(a) ?? a)) } }
+  return last!.world
 }
 
 interface World {
@@ -50,6 +59,7 @@ interface Flying extends Packet {
 interface State {
   readonly packet: Flying
   readonly probability: number
+  readonly tested: number
   readonly path: readonly Step[]
 }
 
@@ -82,7 +92,8 @@ function walk(world: World, table: string, name: string, start: State, depth = 0
   let states: State[] = [start]
   for (const rule of chain.rules) {
     const next: State[] = []
-    for (const s of states) {
+    for (const before of states) {
+      const s = { ...before, tested: before.tested + 1 }
       const p = matches(world, rule, s.packet, table, name)
       if (p < 1) next.push(p === 0 ? s : { ...s, probability: s.probability * (1 - p) })
       if (p === 0) continue
