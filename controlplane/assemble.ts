@@ -16,11 +16,14 @@ import { ApiServer } from './api/server.ts'
 import { subresources } from './api/subresources.ts'
 import { version } from './api/version.ts'
 import { startControllers } from './controllers/main.ts'
+import { bootstrap, Rbac } from './identity/rbac.ts'
+import { clusterroles } from './kinds/rbac.ts'
 import { authenticator } from './identity/authenticate.ts'
 import { authorizer } from './identity/authorize.ts'
 import type { Authority, Pair } from './identity/ca.ts'
 import { Tokens, type Claims } from './identity/tokens.ts'
 import { kinds } from './kinds/index.ts'
+import type { Kind } from './kinds/kind.ts'
 import { namespaces } from './kinds/namespace.ts'
 import { pods } from './kinds/pod.ts'
 import { serviceaccounts } from './kinds/serviceaccount.ts'
@@ -63,7 +66,8 @@ export async function assemble(parts: {
   while (!cache.ready && !signal.aborted) await wait(5)
   const allocator = new ServiceAllocator(store, { cidrs: parts.cidrs, ports: parts.ports })
   await allocator.repair([...cache.of(services).entries.values()].map((e) => e.object))
-  const rest = new Rest({ store, cache, kinds, admission: admission(cache, allocator), log })
+  const rbac = new Rbac(cache)
+  const rest = new Rest({ store, cache, kinds, admission: admission(cache, allocator, rbac), log })
   const tokens = new Tokens(ca.tokenKey)
   const issuer = 'https://kubernetes.default.svc.cluster.local'
   const alive = (claims: Claims): boolean => {
@@ -78,8 +82,8 @@ export async function assemble(parts: {
     return agentPair.pair
   }
   let address = `${parts.advertise}:${parts.listenPort}`
-  const authorize = authorizer(undefined)
-  const served = reviews({ authorize, tokens, alive, issuer })
+  const authorize = authorizer(rbac.authorize)
+  const served = reviews({ authorize, tokens, alive, issuer, rules: (user, namespace) => rbac.rulesOf(user, namespace) })
   const openapi = new OpenApi(kinds, served)
   metrics.gauge('switchyard_store_revision', 'The newest revision.')
   const revision = metrics.gauge('switchyard_cache_revision', 'The newest revision that reads see.')
@@ -106,6 +110,7 @@ export async function assemble(parts: {
     ]),
   })
   await basics(rest, log)
+  aggregate(rest, cache, rbac, log)
   const keeping = setInterval(() => void keep(store, cache, log), 30_000)
   keeping.unref()
   return {
@@ -120,15 +125,45 @@ export async function assemble(parts: {
   }
 }
 
-/** The four namespaces that every cluster has. */
+const own = { name: 'system:apiserver', groups: ['system:masters'] }
+const ownCall = (k: Kind, name: string): Call => ({ user: own, kind: k, namespace: undefined, name, subresource: '', dryRun: false, manager: 'kube-apiserver', validation: 'Ignore', warnings: [] })
+
+/** Keeps ClusterRoles that gather others' rules as they should be. */
+function aggregate(rest: Rest, cache: Cache, rbac: Rbac, log: Log): void {
+  let waiting = false
+  const soon = (): void => {
+    if (waiting) return
+    waiting = true
+    setTimeout(() => {
+      waiting = false
+      for (const { role, rules } of rbac.aggregated()) {
+        rest.update(ownCall(clusterroles, role['metadata'].name), (before) => ({ ...structuredClone(before), rules: structuredClone(rules) as never }), { retry: true }).catch((error: unknown) => log.warn('could not gather the rules of a role', { role: role['metadata'].name, error: explainError(error) }))
+      }
+    }, 10).unref()
+  }
+  cache.of(clusterroles).followers.add({ changed: soon, ended: () => {} })
+  soon()
+}
+
+/** The namespaces and roles that every cluster has. */
 async function basics(rest: Rest, log: Log): Promise<void> {
   for (const name of ['kube-system', 'default', 'kube-public', 'kube-node-lease']) {
     if (rest.find(namespaces, undefined, name) !== undefined) continue
-    const call: Call = { user: { name: 'system:apiserver', groups: ['system:masters'] }, kind: namespaces, namespace: undefined, name, subresource: '', dryRun: false, manager: 'kube-apiserver', validation: 'Ignore', warnings: [] }
+    const call = ownCall(namespaces, name)
     try {
       await rest.create(call, rest.decode(call, { metadata: { name } }))
     } catch (error) {
       log.warn('could not make a namespace', { name, error: explainError(error) })
+    }
+  }
+  for (const { kind: k, object } of bootstrap) {
+    const name: string = object['metadata'].name
+    if (rest.find(k, undefined, name) !== undefined) continue
+    const call = ownCall(k, name)
+    try {
+      await rest.create(call, rest.decode(call, object))
+    } catch (error) {
+      log.warn('could not make a role', { name, error: explainError(error) })
     }
   }
 }

@@ -82,7 +82,7 @@ async function run(options: Options, signal: AbortSignal): Promise<void> {
   closers.add('listeners', () => plane.api.close())
   const host = listen.host === '' || listen.host === '0.0.0.0' || listen.host === '::' ? '127.0.0.1' : listen.host
   plane.address(`${bracketed(advertise)}:${port}`)
-  const own = kubeconfigText(`https://${bracketed(host)}:${port}`, ca.certificate, 'kubernetes-admin', await adminPair(ca))
+  const own = kubeconfigText(`https://${bracketed(host)}:${port}`, ca.certificate, 'admin', await adminPair(ca))
   if (options['write-kubeconfig'] !== undefined) {
     mkdirSync(dirname(options['write-kubeconfig']), { recursive: true })
     writeFileSync(options['write-kubeconfig'], own, { mode: 0o600 })
@@ -103,7 +103,7 @@ async function run(options: Options, signal: AbortSignal): Promise<void> {
   if (!signal.aborted) throw new Error('the store could not write; nothing more is acknowledged (see the log above)')
 }
 
-const adminPair = (ca: Authority): Promise<Pair> => ca.client('kubernetes-admin', ['system:masters'])
+const adminPair = (ca: Authority): Promise<Pair> => ca.client('admin', ['system:masters'])
 
 function networkOf(text: string, flag: string): Network {
   const n = network(text)

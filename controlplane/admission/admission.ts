@@ -2,6 +2,7 @@ import type { Admission, Call, Claim } from '../api/rest.ts'
 import type { Cache } from '../api/cache.ts'
 import { Failure, forbidden, notFound } from '../api/status.ts'
 import type { ServiceAllocator } from '../allocate/services.ts'
+import type { Rbac } from '../identity/rbac.ts'
 import { events } from '../kinds/event.ts'
 import type { Json } from '../kinds/decode.ts'
 import type { Kind } from '../kinds/kind.ts'
@@ -9,10 +10,11 @@ import { namespaces } from '../kinds/namespace.ts'
 import { serviceaccounts } from '../kinds/serviceaccount.ts'
 
 /** The rules that look beyond one object: namespaces that exist and live, addresses and ports. */
-export function admission(cache: Cache, services: ServiceAllocator): Admission {
+export function admission(cache: Cache, services: ServiceAllocator, rbac: Rbac): Admission {
   return {
     async admit(call: Call, object: Json, before: Json | undefined): Promise<void> {
       const { kind: k } = call
+      if (k.group === 'rbac.authorization.k8s.io') rbac.guard(k, call.user, object, before)
       if (!k.namespaced || before !== undefined || call.namespace === undefined) return
       const ns = cache.of(namespaces).get(`/registry/namespaces/${call.namespace}`)
       if (ns === undefined) {

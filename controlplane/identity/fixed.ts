@@ -44,7 +44,7 @@ export const fixed: Readonly<Record<string, readonly Grant[]>> = {
 
 /** The identities that `switchyard kubeconfig` makes, and their groups; undefined: no such identity. */
 export function identity(name: string): User | undefined {
-  if (name === 'admin' || name === 'kubernetes-admin') return { name: 'kubernetes-admin', groups: ['system:masters'] }
+  if (name === 'admin') return { name: 'admin', groups: ['system:masters'] }
   if (name.startsWith('system:node:') && name.length > 12) return { name, groups: ['system:nodes'] }
   return ['system:kube-proxy', 'system:dns', 'system:ingress'].includes(name) ? { name, groups: [] } : undefined
 }

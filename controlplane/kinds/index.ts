@@ -1,7 +1,6 @@
 import './meta.ts'
 import './common.ts'
 import './scale.ts'
-import './rbac.ts'
 import './eviction.ts'
 import './token.ts'
 import './accessreview.ts'
@@ -19,10 +18,11 @@ import { leases } from './lease.ts'
 import { namespaces } from './namespace.ts'
 import { nodes } from './node.ts'
 import { pods } from './pod.ts'
+import { clusterrolebindings, clusterroles, rolebindings, roles } from './rbac.ts'
 import { replicasets } from './replicaset.ts'
 import { secrets } from './secret.ts'
 import { serviceaccounts } from './serviceaccount.ts'
 import { services } from './service.ts'
 
 /** Every kind that is served. To add one: a file beside this one, and a line here. */
-export const kinds: readonly Kind[] = [configmaps, endpoints, events, namespaces, nodes, pods, secrets, serviceaccounts, services, deployments, replicasets, newEvents, ingressclasses, ingresses, leases, endpointslices]
+export const kinds: readonly Kind[] = [configmaps, endpoints, events, namespaces, nodes, pods, secrets, serviceaccounts, services, deployments, replicasets, newEvents, ingressclasses, ingresses, clusterrolebindings, clusterroles, rolebindings, roles, leases, endpointslices]
