@@ -32,6 +32,7 @@ export class NodeProxy {
   readonly #client: Client
   readonly #compiler: Compiler
   readonly #checks: HealthChecks
+  #localhost: import('./localhost.ts').LocalhostNodePorts | undefined
   #services: ReadonlyMap<string, Service> = new Map()
   #recorder: Recorder | undefined
   #triggers: number[] = []
@@ -86,6 +87,7 @@ export class NodeProxy {
     } finally {
       clearInterval(looking)
       await this.#checks.close()
+      await this.#localhost?.close()
     }
   }
 
@@ -171,7 +173,8 @@ export class NodeProxy {
     try {
       const compiled = this.#compiler.compile()
       const { refused } = await this.#backend.apply(compiled.table, signal)
-      this.#tell([...compiled.refused, ...refused])
+      const onLoopback = await this.#onLoopback(compiled)
+      this.#tell([...compiled.refused, ...refused, ...onLoopback])
       // After the rules: a datagram in between would be tracked towards the dead endpoint again.
       await this.#forgetStale(this.#applied, compiled)
       if (compiled.healthChecks !== this.#applied?.healthChecks) await this.#checks.set(compiled.healthChecks)
@@ -186,6 +189,12 @@ export class NodeProxy {
     m.syncDuration.observe((performance.now() - began) / 1000)
     m.lastSync.set(Date.now() / 1000)
     for (const t of triggers) m.programming.observe((Date.now() - t) / 1000)
+  }
+
+  async #onLoopback({ table }: Compiled): Promise<readonly Refused[]> {
+    if (!this.#options.localhostNodePorts || table.fronts === this.#applied?.table.fronts) return []
+    this.#localhost ??= await (await import('./localhost.ts')).LocalhostNodePorts.create(this.#options.sockets)
+    return this.#localhost.apply(table)
   }
 
   async #forgetStale(before: Compiled | undefined, now: Compiled): Promise<void> {
