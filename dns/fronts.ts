@@ -117,10 +117,17 @@ export class Fronts {
         const tls: TlsServer = { identity: () => front.tls, alpn: ['dot'] }
         serving.push(await serveStreams(this.#driver, plan, server, { tls, limits, failed, fast: tcp }))
       } else {
-        const datagrams = await serveDatagrams(this.#driver, plan, server, { failed, fast: udp })
-        serving.push(datagrams)
-        // Port 0 draws one; both transports share it.
-        serving.push(await serveStreams(this.#driver, { host: plan.host, port: datagrams.port }, server, { limits, failed, fast: tcp }))
+        // Port 0 draws one; both transports share it, so one that is free for datagrams alone is given back.
+        for (let tries = 0; serving.length < 2; tries++) {
+          const datagrams = await serveDatagrams(this.#driver, plan, server, { failed, fast: udp })
+          serving[0] = datagrams
+          try {
+            serving[1] = await serveStreams(this.#driver, { host: plan.host, port: datagrams.port }, server, { limits, failed, fast: tcp })
+          } catch (error) {
+            if (plan.port !== 0 || tries > 5) throw error
+            datagrams.close()
+          }
+        }
       }
     } catch (error) {
       for (const s of serving) s.close()

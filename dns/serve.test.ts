@@ -3,6 +3,7 @@ import net from 'node:net'
 import { test } from 'tap'
 import { namespace, service, slice } from '../kube/testing/builders.ts'
 import { silent } from '../lib/log.ts'
+import { openEpoll } from '../linux/sockets/driver.ts'
 import { openNode } from '../lib/sockets/node/driver.ts'
 import type { Driver } from '../lib/sockets/seam.ts'
 import type { Answer, Handler, Query } from './answer.ts'
@@ -35,18 +36,31 @@ class Testing implements Handler {
 
 const server = new Server([{ zone: root, text: '.', bufsize: 1232, handlers: [new Testing(), ...cluster.server.sites[0]!.handlers] }], silent)
 
-async function serving(fast: boolean, limits: Partial<StreamLimits> = {}): Promise<{ readonly driver: Driver; readonly port: number; readonly streams: { readonly connections: number; drain(): void }; close(): Promise<void> }> {
-  const driver = openNode()
+const drivers: Readonly<Record<string, () => Promise<Driver | string>>> = { node: async () => openNode(), epoll: openEpoll }
+
+async function serving(fast: boolean, limits: Partial<StreamLimits> = {}, open: () => Promise<Driver | string> = drivers['node']!): Promise<{ readonly driver: Driver; readonly port: number; readonly streams: { readonly connections: number; drain(): void }; close(): Promise<void> }> {
+  const driver = (await open()) as Driver
   const packer = fast ? Packer.of(cluster.server.sites, { bytes: 8 * 1024 * 1024 }) : undefined
-  const udp = await serveDatagrams(driver, { host: '127.0.0.1', port: 0 }, server, { fast: packer?.resolver() })
-  const streams = await serveStreams(driver, { host: '127.0.0.1', port: udp.port }, server, { limits, fast: packer?.resolver() })
+  // The port that is free for one transport may be taken for the other.
+  let udp = await serveDatagrams(driver, { host: '127.0.0.1', port: 0 }, server, { fast: packer?.resolver() })
+  let streams: Awaited<ReturnType<typeof serveStreams>> | undefined
+  for (let i = 0; streams === undefined; i++) {
+    try {
+      streams = await serveStreams(driver, { host: '127.0.0.1', port: udp.port }, server, { limits, fast: packer?.resolver() })
+    } catch (error) {
+      udp.close()
+      if (i > 5) throw error
+      udp = await serveDatagrams(driver, { host: '127.0.0.1', port: 0 }, server, { fast: packer?.resolver() })
+    }
+  }
+  const listening = streams
   return {
     driver,
     port: udp.port,
-    streams,
+    streams: listening,
     close: async () => {
       udp.close()
-      streams.close()
+      listening.close()
       await driver.close()
     },
   }
@@ -115,10 +129,19 @@ async function stream(port: number): Promise<Client> {
   }
 }
 
-for (const fast of [false, true]) {
-  const path = fast ? 'compiled' : 'handlers'
-  test(`datagrams (${path})`, async (t) => {
-    const s = await serving(fast)
+for (const [fast, name] of [
+  [false, 'node'],
+  [true, 'node'],
+  [false, 'epoll'],
+  [true, 'epoll'],
+] as const) {
+  const path = `${fast ? 'compiled' : 'handlers'}, ${name}`
+  const open = drivers[name]!
+  const there = await open()
+  const skip = typeof there === 'string' ? `no ${name} driver: ${there}` : false
+  if (typeof there !== 'string') await there.close()
+  test(`datagrams (${path})`, { skip }, async (t) => {
+    const s = await serving(fast, {}, open)
     t.teardown(() => s.close())
     const [reply] = await datagrams(s.port, [question(7, 'api.shop.svc.cluster.local')], 1)
     t.equal(printMessage(decode(reply!)), 'NOERROR aa\napi.shop.svc.cluster.local. 5 A 10.96.8.20')
@@ -152,8 +175,8 @@ for (const fast of [false, true]) {
     t.equal((await datagrams(s.port, [question(16, 'api.shop.svc.cluster.local')], 1)).length, 1, 'it goes on')
   })
 
-  test(`connections (${path})`, async (t) => {
-    const s = await serving(fast, { idle: 400, message: 300 })
+  test(`connections (${path})`, { skip }, async (t) => {
+    const s = await serving(fast, { idle: 400, message: 300 }, open)
     t.teardown(() => s.close())
     const c = await stream(s.port)
     const began = performance.now()

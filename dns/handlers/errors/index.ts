@@ -28,7 +28,8 @@ class Errors implements Handler {
 
   async answer(query: Query, next: (query?: Query) => Promise<Answer>): Promise<Answer> {
     const answer = await next()
-    if (answer.rcode !== Rcode.SERVFAIL || answer.why === undefined) return answer
+    // Questions of our own, the loop detection's, are nobody's trouble.
+    if (answer.rcode !== Rcode.SERVFAIL || answer.why === undefined || query.client.port === 0) return answer
     const now = this.#env.now()
     const seen = this.#seen.get(answer.why)
     if (seen !== undefined && now - seen.since < gather) {

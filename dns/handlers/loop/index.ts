@@ -28,6 +28,7 @@ export class LoopHandler implements Handler {
 
   /** The question that is sent round. Called now and then by whoever owns the server, with `ask` putting it to the server. */
   async look(ask: (name: Name, type: number) => Promise<unknown>): Promise<void> {
+    if (!(this.#place.options.forwarders ?? []).some((f) => f.upstreams.length > 0)) return
     const was = this.#place.options.forwarders?.some((f) => f.looping !== undefined) === true
     this.#seen = 0
     for (const f of this.#place.options.forwarders ?? []) f.looping = undefined
