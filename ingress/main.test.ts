@@ -187,6 +187,46 @@ void test('HTTP/2 over the epoll driver: the same routes, bodies both ways', asy
   server.close()
 })
 
+void test('whatever the API server does, requests are served by the last table, and the next one comes', async (t) => {
+  await using api = await FakeApi.start()
+  const one = await backend('one')
+  api.putAll([ingressClass('sy'), service('one', { ports: [80] }), slice('one', ['127.0.0.1@n1'], [one.port]), ingress('i', { 'x.test': { '/': 'one:80' } }, { class: 'sy' })])
+  api.misbehave({ trouble: { code: 503 }, verbs: ['list'], times: 2 })
+  const running = await start(api)
+  const troubles: readonly (readonly [string, () => void])[] = [
+    ['watches are reset', () => api.resetWatches()],
+    ['watches end in the middle of an event', () => api.resetWatches(undefined, true)],
+    ['watches expire', () => api.expireWatches()],
+    [
+      'history is forgotten',
+      () => {
+        api.compact()
+        api.resetWatches()
+      },
+    ],
+    [
+      '429, then resets, then 500',
+      () => {
+        api.misbehave({ trouble: { code: 429, retryAfter: 0 }, times: 2 })
+        api.misbehave({ trouble: 'reset', times: 2 })
+        api.misbehave({ trouble: { code: 500 }, times: 2 })
+        api.resetWatches()
+      },
+    ],
+  ]
+  for (const [i, [name, happen]] of troubles.entries()) {
+    happen()
+    t.match(await ask({ port: running.http }, 'x.test', '/'), /^200 one/, `${name}: the old table`)
+    api.put(ingress(`n${i}`, { [`n${i}.test`]: { '/': 'one:80' } }, { class: 'sy' }))
+    if (i > 0) api.remove(ingress(`n${i - 1}`, {}))
+    await until(async () => (await ask({ port: running.http }, `n${i}.test`, '/')).startsWith('200'), 15_000)
+    if (i > 0) await until(async () => (await ask({ port: running.http }, `n${i - 1}.test`, '/')).startsWith('404'), 15_000)
+    t.pass(`${name}: the new one`)
+  }
+  await running.end()
+  one.close()
+})
+
 void test('a WebSocket passes, and survives a change of the table', async (t) => {
   await using api = await FakeApi.start()
   const one = await backend('one')
@@ -211,8 +251,8 @@ void test('a WebSocket passes, and survives a change of the table', async (t) =>
   one.close()
 })
 
-async function until(claim: () => Promise<boolean>): Promise<void> {
-  const end = Date.now() + 5000
+async function until(claim: () => Promise<boolean>, ms = 5000): Promise<void> {
+  const end = Date.now() + ms
   while (!(await claim())) {
     if (Date.now() > end) throw new Error('did not happen')
     await new Promise((resolve) => setTimeout(resolve, 5))
