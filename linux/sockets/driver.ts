@@ -293,8 +293,8 @@ export class EpollDriver implements Driver {
     clearInterval(this.#sweeper)
     for (const listener of this.#listeners) listener.close()
     this.#listeners.clear()
-    for (const bound of [...this.#bound]) bound.close()
-    for (const stream of [...this.#streams.all]) stream.abort()
+    for (const bound of this.#bound) bound.close()
+    for (const stream of this.#streams.all) stream.abort()
     await this.#node?.close()
     // What is told later is told before this resolves.
     await new Promise<void>((resolve) => setImmediate(resolve))

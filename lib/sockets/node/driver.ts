@@ -139,11 +139,11 @@ class NodeDriver implements Driver {
   async close(): Promise<void> {
     for (const timer of this.#timers) clearInterval(timer)
     this.#timers.clear()
-    for (const bound of [...this.#bound]) bound.close()
+    for (const bound of this.#bound) bound.close()
     const ended = [...this.#servers].map((server) => new Promise<void>((resolve) => void server.close(() => resolve())))
     this.#servers.clear()
     const left = [...this.#wires].map((wire) => wire.gone())
-    for (const wire of [...this.#wires]) wire.abort()
+    for (const wire of this.#wires) wire.abort()
     await Promise.all([...ended, ...left])
   }
 }

@@ -138,8 +138,8 @@ export class Referee implements Protocol {
     } finally {
       this.#inside = false
     }
-    for (const waiter of [...this.#waiters]) {
-      if (!waiter.when()) continue
+    const ready = this.#waiters.filter((w) => w.when())
+    for (const waiter of ready) {
       this.#waiters.splice(this.#waiters.indexOf(waiter), 1)
       waiter.done()
     }
