@@ -67,6 +67,9 @@ export interface Streams {
   readonly all: Set<Stream>
 }
 
+/** Not in the epoll set yet. */
+const outside = -2
+
 const nowhere: Address = { host: '', port: 0 }
 
 /** One TCP connection: the wire that its protocol sees, over a descriptor. */
@@ -115,9 +118,13 @@ export class Stream implements Wire, Ready {
 
   /** Takes its place in the loop: an accepted connection. */
   accepted(): void {
-    const r = this.#loop.add(this.fd, this, EPOLLIN)
-    if (r < 0) return this.die(`${errnoName(r)}: epoll_ctl`)
+    // Told first: a protocol that pauses at once, as forwarders do, then costs no change of interest.
+    this.#interest = outside
     this.protocol.opened(this)
+    if (this.#dead) return
+    this.#interest = (this.#paused ? 0 : EPOLLIN) | (this.#queued > 0 ? EPOLLOUT : 0)
+    const r = this.#loop.add(this.fd, this, this.#interest)
+    if (r < 0) this.die(`${errnoName(r)}: epoll_ctl`)
   }
 
   /** A connection under way; `deadline` says until when. */
@@ -238,11 +245,12 @@ export class Stream implements Wire, Ready {
   /** Sends the FIN if its time has come, and ends the connection when both have ended. */
   #finish(): void {
     if (this.#dead || this.#connecting) return
-    if (this.#ended && !this.#finSent && this.#queued === 0) {
-      this.#finSent = true
-      this.#loop.sys.shutdown(this.fd, SHUT_WR)
-    }
-    if (this.#finSent && this.#eof) this.die('')
+    if (!this.#ended || this.#queued > 0) return
+    // Closing sends the FIN as well.
+    if (this.#eof) return this.die('')
+    if (this.#finSent) return
+    this.#finSent = true
+    this.#loop.sys.shutdown(this.fd, SHUT_WR)
   }
 
   /** Ends it now. With a reason the other side gets a reset. The protocol is told later. */
@@ -311,10 +319,10 @@ export class Stream implements Wire, Ready {
 
   #sawEof(): void {
     this.#eof = true
-    this.#ask(this.#interest & ~EPOLLIN)
     if (this.#joined === undefined) this.protocol.eof()
     else if (this.#inPipe === 0) this.#joined.end()
     this.#finish()
+    if (!this.#dead) this.#ask(this.#interest === -1 ? -1 : this.#interest & ~EPOLLIN)
   }
 
   #connected(): void {
@@ -365,7 +373,7 @@ export class Stream implements Wire, Ready {
   }
 
   #ask(events: number): void {
-    if (events === this.#interest) return
+    if (events === this.#interest || this.#interest === outside) return
     const before = this.#interest
     this.#interest = events
     if (events === -1) this.#loop.out(this.fd)
