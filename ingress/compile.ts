@@ -260,6 +260,8 @@ export class Compiler {
     let { fallback } = before
     if (fallbackChanged) {
       fallback = undefined
+      // The controller's own default backend may come or go with it.
+      this.#endpointsChanged = true
       const conflicts: Problem[] = []
       let owner: Entry | undefined
       for (const e of this.#served) {

@@ -1,7 +1,7 @@
 import type { Log } from '../lib/log.ts'
 import type { Client } from '../kube/client.ts'
 import { Mirror } from '../kube/mirror.ts'
-import type { ConfigMap, EndpointSlice, Ingress, IngressClass, Secret, Service } from '../kube/objects.ts'
+import type { ConfigMap, EndpointSlice, Ingress, IngressClass, ObjectMeta, Secret, Service } from '../kube/objects.ts'
 import { configmaps, endpointslices, ingressclasses, ingresses, keyOf, secrets, services } from '../kube/resources.ts'
 import type { Objects } from './compile.ts'
 
@@ -35,10 +35,10 @@ export class Watching {
     const ring = (): void => this.#ring()
     const { log, signal } = how
     const common = { log, signal, namespace: how.namespace }
-    this.#ingresses = new Mirror(client, ingresses, { ...common, changed: (now, before) => this.#ingress(now, before) })
+    this.#ingresses = new Mirror(client, ingresses, { ...common, reduce: reduceIngress, changed: (now, before) => this.#ingress(now, before) })
     this.#classes = new Mirror(client, ingressclasses, { log, signal, changed: ring })
-    this.#services = new Mirror(client, services, { ...common, changed: ring })
-    this.#slices = new Mirror(client, endpointslices, { ...common, changed: (now, before) => this.#slice(now, before) })
+    this.#services = new Mirror(client, services, { ...common, reduce: reduceService, changed: ring })
+    this.#slices = new Mirror(client, endpointslices, { ...common, reduce: reduceSlice, changed: (now, before) => this.#slice(now, before) })
     this.#secrets = new Mirror(client, secrets, { ...common, reduce: reduceSecret, changed: ring })
     if (how.configMap !== undefined) {
       const slash = how.configMap.indexOf('/')
@@ -118,6 +118,42 @@ function gist(i: Ingress): string {
 export function serviceOf(slice: EndpointSlice | undefined): string | undefined {
   const name = slice?.metadata.labels?.['kubernetes.io/service-name']
   return name === undefined ? undefined : `${slice?.metadata.namespace}/${name}`
+}
+
+/** Only what is read here is kept: five thousand objects are held as long as the program lives. */
+function reduceMeta({ name, namespace, uid, creationTimestamp, deletionTimestamp }: ObjectMeta): ObjectMeta {
+  return { name, ...(namespace === undefined ? {} : { namespace }), ...(uid === undefined ? {} : { uid }), ...(creationTimestamp === undefined ? {} : { creationTimestamp }), ...(deletionTimestamp === undefined ? {} : { deletionTimestamp }) }
+}
+
+function reduceIngress(i: Ingress): Ingress {
+  const { 'kubectl.kubernetes.io/last-applied-configuration': _, ...annotations } = i.metadata.annotations ?? {}
+  return { apiVersion: 'networking.k8s.io/v1', kind: 'Ingress', metadata: { ...reduceMeta(i.metadata), annotations }, ...(i.spec === undefined ? {} : { spec: i.spec }), ...(i.status?.loadBalancer?.ingress === undefined ? {} : { status: { loadBalancer: { ingress: i.status.loadBalancer.ingress } } }) }
+}
+
+function reduceService(s: Service): Service {
+  const { type, clusterIP, ipFamilies, ports, externalName, externalIPs } = s.spec
+  return {
+    metadata: reduceMeta(s.metadata),
+    spec: {
+      ...(type === undefined ? {} : { type }),
+      ...(clusterIP === undefined ? {} : { clusterIP }),
+      ...(ipFamilies === undefined ? {} : { ipFamilies }),
+      ...(ports === undefined ? {} : { ports }),
+      ...(externalName === undefined ? {} : { externalName }),
+      ...(externalIPs === undefined ? {} : { externalIPs }),
+    },
+    ...(s.status?.loadBalancer === undefined ? {} : { status: { loadBalancer: s.status.loadBalancer } }),
+  }
+}
+
+function reduceSlice(s: EndpointSlice): EndpointSlice {
+  const service = s.metadata.labels?.['kubernetes.io/service-name']
+  return {
+    metadata: { ...reduceMeta(s.metadata), ...(service === undefined ? {} : { labels: { 'kubernetes.io/service-name': service } }) },
+    addressType: s.addressType,
+    ...(s.ports === undefined ? {} : { ports: s.ports }),
+    endpoints: (s.endpoints ?? []).map(({ addresses, conditions }) => ({ addresses, ...(conditions === undefined ? {} : { conditions }) })),
+  }
 }
 
 /** Of Secrets that no Ingress can name (service account tokens, Helm's releases) nothing is kept but that they exist. */

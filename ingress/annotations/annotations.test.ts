@@ -189,6 +189,19 @@ void test('auth-url is asked first: its 2xx lets pass with fields, its 401 leads
   t.equal((await ask('GET x.test/p', { Cookie: 'odd' })).status, 500)
 })
 
+void test('custom-http-errors: the page of another service, under the status of the endpoint', async (t) => {
+  const answer = (peer: Peer, head: string, at: string): void => {
+    if (at === '10.244.0.9') peer.say(`HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 8\r\n\r\npage ${/X-Code: (\d+)/.exec(head)![1]}`)
+    else peer.say(head.includes(' /gone ') ? 'HTTP/1.1 404 Not Found\r\nContent-Length: 3\r\n\r\nraw' : 'HTTP/1.1 500 Oops\r\nContent-Length: 3\r\n\r\nraw')
+  }
+  const { ask, problems } = await serve([one({ 'custom-http-errors': '404,503', 'default-backend': 'b' })], { answer })
+  t.same(problems, [])
+  const gone = await ask('GET x.test/gone')
+  t.same([gone.status, gone.body], [404, 'page 404'])
+  const oops = await ask('GET x.test/')
+  t.same([oops.status, oops.body], [500, 'raw'])
+})
+
 void test('passwords as htpasswd and openssl write them', async (t) => {
   for (const kind of ['-apr1', '-1', '-5', '-6']) {
     for (const password of ['bar', 'a much longer password than any block of a hash, for sure and then some', '']) {

@@ -48,7 +48,6 @@ export const auth: Feature = {
     else if (type !== undefined) a.refuse('auth-type', `${type} is not supported`)
     const url = a.text('auth-url')
     if (url !== undefined && !/^https?:\/\/[^\s"\\]+$/.test(url)) a.refuse('auth-url', `"${url}" is no URL`)
-    if (url?.startsWith('https:') === true) a.refuse('auth-url', 'https is not supported')
     if (users === undefined && url === undefined) return undefined
     return {
       use: 'auth',

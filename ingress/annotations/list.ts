@@ -10,6 +10,7 @@ import { canary } from './canary.ts'
 import { clientcert } from './clientcert.ts'
 import { cors } from './cors.ts'
 import { Annotations, prefixes, type Draft, type Feature, type Key } from './feature.ts'
+import { errors } from './errors.ts'
 import { limits } from './limits.ts'
 import { proxy } from './proxy.ts'
 import { redirect } from './redirect.ts'
@@ -19,7 +20,7 @@ import { upstream } from './upstream.ts'
 import { www } from './www.ts'
 
 /** Everything annotations can do, in the order in which requests meet it. */
-export const features: readonly Feature[] = [proxy, www, redirect, clientcert, access, limits, cors, auth, canary, affinity, upstream, rewrite, refused]
+export const features: readonly Feature[] = [proxy, www, redirect, clientcert, access, limits, cors, auth, errors, canary, affinity, upstream, rewrite, refused]
 
 /** Every known key and what it does. */
 export const keys: ReadonlyMap<string, Key> = new Map(features.flatMap((f) => Object.entries(f.keys)))

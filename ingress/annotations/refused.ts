@@ -7,7 +7,6 @@ for (const key of ['configuration-snippet', 'server-snippet', 'auth-snippet', 's
 for (const key of ['enable-modsecurity', 'enable-owasp-core-rules', 'modsecurity-transaction-id']) keys[key] = { help: 'the firewall ModSecurity', support: 'refused', note: none }
 for (const key of ['mirror-target', 'mirror-request-body', 'mirror-host']) keys[key] = { help: 'a copy of requests', support: 'refused', note: 'requests are not copied' }
 for (const key of ['ssl-passthrough']) keys[key] = { help: 'TLS is passed through by its server name', support: 'refused', note: 'not supported yet' }
-for (const key of ['custom-http-errors', 'default-backend', 'disable-proxy-intercept-errors']) keys[key] = { help: 'error pages of another service', support: 'refused', note: 'not supported yet' }
 for (const key of ['proxy-redirect-from', 'proxy-redirect-to', 'proxy-cookie-domain', 'proxy-cookie-path']) keys[key] = { help: 'rewrites fields of answers', support: 'refused', note: 'not supported yet' }
 for (const key of ['enable-opentelemetry', 'opentelemetry-trust-incoming-span', 'opentelemetry-operation-name', 'enable-opentracing', 'opentracing-trust-incoming-span']) keys[key] = { help: 'tracing', support: 'ignored', note: 'trace context is passed on, no spans are made' }
 for (const key of ['ssl-ciphers', 'ssl-prefer-server-ciphers']) keys[key] = { help: 'ciphers towards clients', support: 'ignored', note: 'OpenSSL’s own choice, TLS 1.2 and 1.3' }

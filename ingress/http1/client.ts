@@ -676,7 +676,8 @@ export class ClientConn implements Protocol, Exchange {
         const said = step.response?.(this, view)
         if (said === undefined) continue
         this.#dropUpstream()
-        this.#answerNow(said)
+        if (said instanceof Promise) this.#answerLater(said)
+        else this.#answerNow(said)
         return
       }
       if (this.#responseDrops !== undefined) for (const name of this.#responseDrops) h.dropNamed(name)
@@ -812,6 +813,20 @@ export class ClientConn implements Protocol, Exchange {
     this.up = undefined
     up.release()
     up.discard()
+  }
+
+  #answerLater(promise: Promise<Answer>): void {
+    this.state = STEPS
+    const asked = this.requests
+    const go = (answer: Answer): void => {
+      if (this.state !== STEPS || this.requests !== asked) return
+      this.#answerNow(answer)
+      if (this.state !== STEPS) this.#work()
+    }
+    promise.then(go, (error: unknown) => {
+      this.#server.failed('a step failed', error)
+      go({ status: 502, reason: 'internal error' })
+    })
   }
 
   #answerNow(answer: Answer): void {

@@ -26,6 +26,7 @@ export interface Exchange {
   readonly query: string
   /** The client's address: the peer's, or what a trusted proxy in front said. */
   readonly client: string
+  readonly requestId: string
   readonly port: number
   readonly tls: TlsInfo | undefined
   readonly now: number
@@ -61,8 +62,8 @@ export interface ResponseView {
 /** A policy made ready. `request` may answer, at once or later; nothing returned lets the request go on. */
 export interface Step {
   request?(x: Exchange): Answer | undefined | Promise<Answer | undefined>
-  /** Before the head of the endpoint's answer is passed on. Returning an answer replaces it. */
-  response?(x: Exchange, response: ResponseView): Answer | undefined
+  /** Before the head of the endpoint's answer is passed on. Returning an answer, at once or later, replaces it. */
+  response?(x: Exchange, response: ResponseView): Answer | undefined | Promise<Answer>
 }
 
 /** Makes steps of policies; one for each name in `Policy.use`. */
