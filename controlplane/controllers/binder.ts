@@ -8,6 +8,7 @@ import type { Controller } from './controller.ts'
 /** Gives each Pod without a node the Ready node with the fewest Pods that it may run on. */
 export const binder: Controller = {
   name: 'binder',
+  component: 'default-scheduler',
   start({ client, cluster, queue, events, signal }) {
     const all = { pods: cluster.of(pods), nodes: cluster.of(nodes) }
     /** Pods that count on each node, kept as they come and go. */

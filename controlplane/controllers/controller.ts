@@ -42,6 +42,8 @@ export interface Around {
 /** Keeps some objects as others want them. */
 export interface Controller {
   readonly name: string
+  /** Who its Events come from, by the names people know. */
+  readonly component?: string
   /** Kinds it cannot do without; it is left out where one is not served. Those of the core are always there. */
   readonly needs?: readonly Resource[]
   /** Adds its listeners, in this turn; the queues do the work. */

@@ -21,6 +21,7 @@ const kept: ReadonlySet<string> = new Set(['kubectl.kubernetes.io/last-applied-c
 /** Rolls Deployments out: a ReplicaSet for each template, the newest growing as the others shrink. */
 export const deploymentController: Controller = {
   name: 'deployments',
+  component: 'deployment-controller',
   needs: [deployments, replicasets],
   start({ client, cluster, queue, events, signal }) {
     const all = { deployments: cluster.of(deployments), sets: cluster.of(replicasets), pods: cluster.of(pods) }
@@ -385,11 +386,11 @@ function withoutHash(template: PodTemplate | undefined): unknown {
   return { ...template, metadata: clean({ ...template.metadata, creationTimestamp: undefined, labels: Object.keys(labels).length === 0 ? undefined : labels }) }
 }
 
-/** A name for a template that is the same after every restart: letters and digits that spell no word. */
+/** A name for a template that is the same after every restart: a number whose digits are written so that they spell no word. */
 function hashOf(template: PodTemplate, collisions: number): string {
-  const bytes = createHash('sha256').update(`${canonical(withoutHash(template))} ${collisions}`).digest()
-  const letters = 'bcdfghjklmnpqrstvwxz2456789'
-  return Array.from(bytes.subarray(0, 10), (b) => letters[b % letters.length]).join('')
+  const number = createHash('sha256').update(`${canonical(withoutHash(template))} ${collisions}`).digest().readUInt32BE()
+  // At least seven digits, as everywhere else where such hashes are told from names.
+  return String(number).padStart(10, '1').replace(/\d/g, (digit) => '456789bcdf'[Number(digit)]!)
 }
 
 function canonical(value: unknown): string {

@@ -17,7 +17,7 @@ export const endpointsController: Controller = {
   start({ client, cluster, queue, signal }) {
     const all = { services: cluster.of(services), pods: cluster.of(pods), endpoints: cluster.of(endpoints) }
     const work = queue('endpoints', sync, { workers: 4 })
-    /** Services that went while we looked on: their Endpoints go too, also hand-made ones. */
+    /** Endpoints without their Service: it went while we looked on, or before we came. Hand-made ones go too. */
     const dropped = new Set<string>()
     all.services.on((now, before) => {
       const key = keyOf((now ?? before)!)
@@ -30,18 +30,23 @@ export const endpointsController: Controller = {
       for (const key of servicesOf((now ?? before)!, all.services)) work.add(key)
       if (now !== undefined && before !== undefined) for (const key of servicesOf(before, all.services)) work.add(key)
     })
-    all.endpoints.on((now, before) => work.add(keyOf((now ?? before)!)))
+    let begun = false
+    all.endpoints.on((now, before) => {
+      const key = keyOf((now ?? before)!)
+      if (!begun && now !== undefined && !all.services.objects.has(key)) dropped.add(key)
+      work.add(key)
+    })
 
     async function sync(key: string): Promise<void> {
+      begun = true
       const service = all.services.objects.get(key)
       const before = all.endpoints.objects.get(key)
       const [namespace, name] = key.split('/') as [string, string]
       try {
         if (service === undefined) {
-          const doomed = before !== undefined && (dropped.has(key) || before.metadata.labels?.['endpoints.kubernetes.io/managed-by'] === 'endpoint-controller')
-          dropped.delete(key)
+          const doomed = dropped.delete(key)
           // Whoever leads by an annotation on Endpoints has no Service.
-          if (!doomed || before.metadata.annotations?.['control-plane.alpha.kubernetes.io/leader'] !== undefined) return
+          if (!doomed || before === undefined || before.metadata.annotations?.['control-plane.alpha.kubernetes.io/leader'] !== undefined) return
           await client.delete(endpoints, name, namespace, { uid: before.metadata.uid, signal })
           await all.endpoints.lost(before)
           return
@@ -73,7 +78,8 @@ function truncated(e: Endpoints): boolean {
 export function compileEndpoints(service: Service, allPods: Iterable<Pod>): Endpoints {
   const family = service.spec.ipFamilies?.[0] ?? 'IPv4'
   const unready = service.spec.publishNotReadyAddresses === true
-  const subsets = new Map<string, { ports: readonly EndpointPort[]; ready: EndpointAddress[]; notReady: EndpointAddress[] }>()
+  // Port by port, who has it; then ports that the same addresses have are one subset.
+  const byPort = new Map<string, { readonly port: EndpointPort | undefined; readonly ready: EndpointAddress[]; readonly notReady: EndpointAddress[] }>()
   let count = 0
   for (const pod of allPods) {
     if (!selects(service.spec.selector ?? {}, pod.metadata.labels) || pod.status?.phase === 'Succeeded' || pod.status?.phase === 'Failed') continue
@@ -81,10 +87,6 @@ export function compileEndpoints(service: Service, allPods: Iterable<Pod>): Endp
     const ip = addressesOf(pod, family)[0]
     const ports = portsOf(service, pod)
     if (ip === undefined || (ports.length === 0 && (service.spec.ports ?? []).length > 0)) continue
-    const sorted = ports.map((p) => ({ ...(p.name === '' ? {} : { name: p.name! }), port: p.port!, protocol: p.protocol!, ...(p.appProtocol === undefined ? {} : { appProtocol: p.appProtocol }) })).toSorted((a, b) => ((a.name ?? '') < (b.name ?? '') ? -1 : 1))
-    const id = JSON.stringify(sorted)
-    let subset = subsets.get(id)
-    if (subset === undefined) subsets.set(id, (subset = { ports: sorted, ready: [], notReady: [] }))
     count++
     const address: EndpointAddress = {
       ip,
@@ -92,7 +94,20 @@ export function compileEndpoints(service: Service, allPods: Iterable<Pod>): Endp
       ...(pod.spec.nodeName === undefined ? {} : { nodeName: pod.spec.nodeName }),
       targetRef: { kind: 'Pod', name: pod.metadata.name, namespace: namespaceOf(pod), ...(pod.metadata.uid === undefined ? {} : { uid: pod.metadata.uid }) },
     }
-    ;(unready || conditionOf(pod, 'Ready') === 'True' ? subset.ready : subset.notReady).push(address)
+    for (const p of ports.length === 0 ? [undefined] : ports) {
+      const port = p === undefined ? undefined : { ...(p.name === '' ? {} : { name: p.name! }), port: p.port!, protocol: p.protocol!, ...(p.appProtocol === undefined ? {} : { appProtocol: p.appProtocol }) }
+      const id = JSON.stringify(port ?? null)
+      let at = byPort.get(id)
+      if (at === undefined) byPort.set(id, (at = { port, ready: [], notReady: [] }))
+      ;(unready || conditionOf(pod, 'Ready') === 'True' ? at.ready : at.notReady).push(address)
+    }
+  }
+  const subsets = new Map<string, { ports: EndpointPort[]; ready: readonly EndpointAddress[]; notReady: readonly EndpointAddress[] }>()
+  for (const [, { port, ready, notReady }] of [...byPort].toSorted(([a], [b]) => (a < b ? -1 : 1))) {
+    const id = JSON.stringify([ready.map((a) => `${a.ip} ${a.targetRef?.uid}`).sort(), notReady.map((a) => `${a.ip} ${a.targetRef?.uid}`).sort()])
+    let subset = subsets.get(id)
+    if (subset === undefined) subsets.set(id, (subset = { ports: [], ready, notReady }))
+    if (port !== undefined) subset.ports.push(port)
   }
   const over = count > mostAddresses
   let room = mostAddresses
@@ -101,14 +116,15 @@ export function compileEndpoints(service: Service, allPods: Iterable<Pod>): Endp
     room -= part.length
     return part
   }
-  const list = [...subsets.entries()].toSorted(([a], [b]) => (a < b ? -1 : 1)).map(([, s]) => s)
+  // The largest first, else by their ports: the same Pods always give the same text.
+  const list = [...subsets.values()].toSorted((a, b) => b.ready.length + b.notReady.length - a.ready.length - a.notReady.length || (JSON.stringify(a.ports) < JSON.stringify(b.ports) ? -1 : 1))
   const ready = list.map((s) => take(s.ready))
   const notReady = list.map((s) => take(s.notReady))
   return {
     metadata: {
       name: service.metadata.name,
       namespace: namespaceOf(service),
-      labels: { ...service.metadata.labels, 'endpoints.kubernetes.io/managed-by': 'endpoint-controller', ...(service.spec.clusterIP === 'None' ? { 'service.kubernetes.io/headless': '' } : {}) },
+      labels: { ...service.metadata.labels, ...(service.spec.clusterIP === 'None' ? { 'service.kubernetes.io/headless': '' } : {}) },
       ...(over ? { annotations: { [overCapacity]: 'truncated' } } : {}),
     },
     subsets: list.flatMap((s, i): readonly EndpointSubset[] =>
@@ -148,7 +164,6 @@ export const mirroring: Controller = {
         source !== undefined &&
         source.metadata.deletionTimestamp === undefined &&
         source.metadata.labels?.['endpointslice.kubernetes.io/skip-mirror'] !== 'true' &&
-        source.metadata.labels?.['endpoints.kubernetes.io/managed-by'] !== 'endpoint-controller' &&
         source.metadata.annotations?.['control-plane.alpha.kubernetes.io/leader'] === undefined
       if (!mirrored) {
         if (existing.length > 0) await carryOut({ create: [], update: [], remove: existing }, { client, slices: all.slices, signal })

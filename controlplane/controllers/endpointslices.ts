@@ -16,6 +16,7 @@ export const endpointSliceController: Controller = {
   start({ client, cluster, queue, signal }) {
     const all = { services: cluster.of(services), pods: cluster.of(pods), nodes: cluster.of(nodes), slices: cluster.of(endpointslices) }
     const work = queue('endpointslices', sync, { workers: 8 })
+    const times = new ChangeTimes()
 
     all.services.on((now, before) => work.add(keyOf((now ?? before)!)))
     all.pods.on((now, before) => {
@@ -41,12 +42,14 @@ export const endpointSliceController: Controller = {
       const service = all.services.objects.get(key)
       const existing = [...all.slices.in(namespace)].filter((s) => serviceOf(s) === name)
       if (service === undefined) {
+        times.forget(key)
         await carryOut({ create: [], update: [], remove: existing }, { client, slices: all.slices, signal })
         return
       }
       // Without a selector, somebody else keeps them.
       if (!hasSelector(service) || service.metadata.deletionTimestamp !== undefined) return
-      await carryOut(compileSlices(service, all.pods.in(namespace), all.nodes.objects, existing), { client, slices: all.slices, signal })
+      const since = times.since(key, service, all.pods.in(namespace))
+      await carryOut(compileSlices(service, all.pods.in(namespace), all.nodes.objects, existing, since), { client, slices: all.slices, signal })
     }
   },
 }
@@ -68,6 +71,36 @@ export async function carryOut(plan: SlicePlan, { client, slices, signal }: Pick
     }
   } finally {
     await Promise.all(seen)
+  }
+}
+
+/** When what changed since the last look began: a Pod became ready or stopped being so, or the Service was made. */
+class ChangeTimes {
+  readonly #seen = new Map<string, { readonly service: string; readonly pods: ReadonlyMap<string, string> }>()
+
+  /** The earliest of the new times, or none if nothing tells one. */
+  since(key: string, service: Service, all: Iterable<Pod>): string | undefined {
+    const before = this.#seen.get(key)
+    const pods = new Map<string, string>()
+    let first: string | undefined
+    const note = (time: string | undefined, known: string | undefined): void => {
+      if (time !== undefined && (known === undefined || time > known) && (first === undefined || time < first)) first = time
+    }
+    for (const pod of all) {
+      if (!selects(service.spec.selector ?? {}, pod.metadata.labels)) continue
+      const time = pod.status?.conditions?.find((c) => c.type === 'Ready')?.lastTransitionTime
+      if (time === undefined) continue
+      pods.set(pod.metadata.name, time)
+      note(time, before?.pods.get(pod.metadata.name))
+    }
+    const made = service.metadata.creationTimestamp ?? ''
+    if (made !== '') note(made, before?.service)
+    this.#seen.set(key, { service: made, pods })
+    return first
+  }
+
+  forget(key: string): void {
+    this.#seen.delete(key)
   }
 }
 
@@ -101,7 +134,7 @@ function zoneOf(node: Node | undefined): string | undefined {
 }
 
 /** The changes that make the slices of `service` say which of `pods` serve it, and how. */
-export function compileSlices(service: Service, allPods: Iterable<Pod>, allNodes: ReadonlyMap<string, Node>, existing: readonly EndpointSlice[]): SlicePlan {
+export function compileSlices(service: Service, allPods: Iterable<Pod>, allNodes: ReadonlyMap<string, Node>, existing: readonly EndpointSlice[], since?: string): SlicePlan {
   const selector = service.spec.selector ?? {}
   const families: readonly IPFamily[] = service.spec.ipFamilies ?? ['IPv4']
   const groups = new Map<string, { addressType: IPFamily; ports: readonly EndpointPort[]; endpoints: SliceEndpoint[] }>()
@@ -124,6 +157,7 @@ export function compileSlices(service: Service, allPods: Iterable<Pod>, allNodes
   for (const family of families) if (![...groups.values()].some((g) => g.addressType === family)) groups.set(family, { addressType: family, ports: [], endpoints: [] })
   return planSlices([...groups.values()] satisfies readonly Group[], existing, {
     most,
+    since,
     metadata: {
       namespace: namespaceOf(service),
       generateName: `${service.metadata.name}-`,

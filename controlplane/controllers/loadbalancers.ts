@@ -8,6 +8,7 @@ import type { Controller } from './controller.ts'
 /** Gives Services of type LoadBalancer addresses from the configured pool: what a cloud does elsewhere. */
 export const loadBalancers: Controller = {
   name: 'loadbalancers',
+  component: 'service-controller',
   start({ client, cluster, queue, events, options, signal }) {
     const pool = (options.loadBalancerCIDRs ?? []).map((text) => network(text)).filter((n) => n !== undefined)
     // Without a pool they stay pending, for somebody else to serve.

@@ -51,7 +51,6 @@ export async function startControllers(given: { readonly client: Client; readonl
   const log = given.log.with({ part: 'controllers' })
   const served = await discovered(client, log, signal)
   const cluster = new Cluster(client, log, signal)
-  const events = recorder(client, 'switchyard-controllers', { log, signal })
   const queues: Queue[] = []
   let begin!: () => void
   const ready = new Promise<void>((resolve) => (begin = resolve))
@@ -60,7 +59,7 @@ export async function startControllers(given: { readonly client: Client; readonl
     controller.start({
       client,
       cluster,
-      events,
+      events: recorder(client, controller.component ?? 'switchyard-controllers', { log, signal }),
       log: log.with({ controller: controller.name }),
       signal,
       options,

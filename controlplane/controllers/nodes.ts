@@ -10,6 +10,7 @@ const keys = { unreachable: 'node.kubernetes.io/unreachable', notReady: 'node.ku
 /** Says which nodes live, by their Leases: conditions and taints of the Node, and whether its Pods are ready. */
 export const nodeLifecycle: Controller = {
   name: 'nodes',
+  component: 'node-controller',
   start({ client, cluster, queue, events, options, signal, log }) {
     const grace = options.nodeGrace ?? 40_000
     const all = { nodes: cluster.of(nodes), leases: cluster.of(leases), pods: cluster.of(pods) }

@@ -7,6 +7,7 @@ import type { Controller } from './controller.ts'
 /** Gives each Node its part of the ranges of Pods. */
 export const podCidrs: Controller = {
   name: 'podcidrs',
+  component: 'cidrAllocator',
   start({ client, cluster, queue, events, options, signal, log }) {
     const all = cluster.of(nodes)
     const ranges = options.clusterCIDRs.map((text) => network(text)).filter((n) => n !== undefined)

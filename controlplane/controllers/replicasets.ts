@@ -13,6 +13,7 @@ const mostAtOnce = 100
 /** Keeps as many Pods as each ReplicaSet wants. */
 export const replicaSetController: Controller = {
   name: 'replicasets',
+  component: 'replicaset-controller',
   needs: [replicasets],
   start({ client, cluster, queue, events, signal, log }) {
     const all = { sets: cluster.of(replicasets), pods: cluster.of(pods) }

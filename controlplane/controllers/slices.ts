@@ -12,6 +12,8 @@ export interface Group {
 export interface SliceFacts {
   readonly metadata: Pick<ObjectMeta, 'labels' | 'ownerReferences'> & { readonly namespace: string; readonly generateName: string }
   readonly most: number
+  /** When what is written now began to be true, if this is known. */
+  readonly since?: string | undefined
 }
 
 /** What must be written so that the slices say what they should. */
@@ -50,7 +52,7 @@ export function planSlices(groups: readonly Group[], existing: readonly Endpoint
     if (at < 0) continue
     const old = remove.splice(at, 1)[0]!
     create.splice(i, 1)
-    update.push({ ...old, metadata: { ...old.metadata, labels: facts.metadata.labels ?? {}, ownerReferences: facts.metadata.ownerReferences ?? [] }, endpoints: draft.endpoints, ports: draft.ports ?? [] })
+    update.push({ ...old, metadata: rewritten(old, facts), endpoints: draft.endpoints, ports: draft.ports ?? [] })
   }
   return { create, update, remove }
 }
@@ -110,7 +112,7 @@ function planGroup(group: Group, existing: readonly EndpointSlice[], facts: Slic
     else if (k.changed) {
       out.update.push({
         ...k.slice,
-        metadata: { ...k.slice.metadata, labels: facts.metadata.labels ?? {}, ownerReferences: facts.metadata.ownerReferences ?? [] },
+        metadata: rewritten(k.slice, facts),
         endpoints: k.endpoints,
         ports: group.ports,
       })
@@ -120,7 +122,17 @@ function planGroup(group: Group, existing: readonly EndpointSlice[], facts: Slic
 
 function draft(group: Group, endpoints: readonly SliceEndpoint[], facts: SliceFacts): Draft<EndpointSlice> {
   const { generateName, namespace, labels, ownerReferences } = facts.metadata
-  return { metadata: { generateName, namespace, labels: labels ?? {}, ownerReferences: ownerReferences ?? [] }, addressType: group.addressType, endpoints, ports: group.ports }
+  const annotations = facts.since === undefined ? {} : { annotations: { [changeTime]: facts.since } }
+  return { metadata: { generateName, namespace, labels: labels ?? {}, ...annotations, ownerReferences: ownerReferences ?? [] }, addressType: group.addressType, endpoints, ports: group.ports }
+}
+
+/** By this annotation proxies tell how long a change took to reach them. */
+const changeTime = 'endpoints.kubernetes.io/last-change-trigger-time'
+
+function rewritten(slice: EndpointSlice, facts: SliceFacts): ObjectMeta {
+  const { [changeTime]: _, ...others } = slice.metadata.annotations ?? {}
+  const annotations = facts.since === undefined ? others : { ...others, [changeTime]: facts.since }
+  return { ...slice.metadata, labels: facts.metadata.labels ?? {}, annotations, ownerReferences: facts.metadata.ownerReferences ?? [] }
 }
 
 /** What makes an endpoint the same one when its state changes: its address and the Pod behind it. */
