@@ -1,4 +1,3 @@
-import { execFile } from 'node:child_process'
 import { mkdirSync, readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -15,7 +14,8 @@ import { projectRoot } from '../launcher.ts'
 import { environment, references } from './environment.ts'
 import { etcFiles, type NameSettings } from './files.ts'
 import { LogClock } from './logs.ts'
-import { allocate, parseRoutes, renderPod, renderRoutes, renderVeth, routeProtocol, routesFor } from './network.ts'
+import type { NodeNetwork } from './iproute.ts'
+import { allocate, routesFor } from './network.ts'
 import { PodWorker, readSaved, type PodHost } from './pod.ts'
 import type { Runtime } from './sandbox.ts'
 import type { NodeApi } from './server.ts'
@@ -25,10 +25,13 @@ export interface AgentOptions {
   readonly client: Client
   readonly events: Recorder
   readonly runtime: Runtime
+  readonly network: NodeNetwork
   readonly node: string
   readonly nodeIps: readonly string[]
   readonly state: string
   readonly names: Pick<NameSettings, 'clusterDns' | 'clusterDomain'>
+  /** Waits of the mirrors; shorter in tests. */
+  readonly mirror?: { readonly silence?: number; readonly firstWait?: number; readonly mostWait?: number }
   readonly log: Log
   readonly signal: AbortSignal
 }
@@ -47,8 +50,9 @@ export class Agent implements NodeApi {
   constructor(options: AgentOptions) {
     this.#o = options
     const { client, log, signal } = options
-    this.#routed = reconcile(() => this.#route(), { signal, least: 50, most: 60_000, failed: (error) => log.warn('cannot set the routes to other nodes', { error: explainError(error) }) })
+    this.#routed = reconcile(() => options.network.route(routesFor(options.node, this.#nodes.objects.values())), { signal, least: 50, most: 60_000, failed: (error) => log.warn('cannot set the routes to other nodes', { error: explainError(error) }) })
     this.#nodes = new Mirror<Node, Node>(client, nodes, {
+      ...options.mirror,
       log,
       signal,
       changed: (now) => {
@@ -56,7 +60,7 @@ export class Agent implements NodeApi {
         if (now?.metadata.name === options.node) this.#ranges.ring()
       },
     })
-    this.#pods = new Mirror<Pod, Pod>(client, pods, { fieldSelector: `spec.nodeName=${options.node}`, log, signal, changed: (now, before) => this.#changed(now, before) })
+    this.#pods = new Mirror<Pod, Pod>(client, pods, { ...options.mirror, fieldSelector: `spec.nodeName=${options.node}`, log, signal, changed: (now, before) => this.#changed(now, before) })
   }
 
   /** Resolves once every Pod of this node is known, and those that are gone were ended. */
@@ -112,10 +116,7 @@ export class Agent implements NodeApi {
       log,
       event: (pod, type, reason, message) => events.event(pod, type, reason, message),
       addresses: () => this.#addresses(),
-      connect: async (pod, pid, addresses) => {
-        await ip(renderVeth(pod.metadata.uid ?? '', pid, addresses, nodeIps))
-        await ip(renderPod(addresses), pid)
-      },
+      connect: (pod, pid, addresses) => this.#o.network.connect(pod.metadata.uid ?? '', pid, addresses),
       files: async (pod, addresses, folder) => {
         const { node, names } = this.#o
         const settings: NameSettings = { ...names, nodeName: node, nodeResolvConf: readText('/etc/resolv.conf'), nodeHosts: readText('/etc/hosts') }
@@ -182,14 +183,6 @@ export class Agent implements NodeApi {
     }
   }
 
-  async #route(): Promise<void> {
-    const want = routesFor(this.#o.node, this.#nodes.objects.values())
-    const show = (family: string): Promise<string> => run('ip', [family, '-json', 'route', 'show', 'proto', String(routeProtocol)])
-    const have = new Map([...parseRoutes(await show('-4')), ...parseRoutes(await show('-6'))])
-    const text = renderRoutes(have, want)
-    if (text !== '') await ip(text)
-  }
-
   #clock(file: string): LogClock {
     let clock = this.#clocks.get(file)
     if (clock === undefined) this.#clocks.set(file, (clock = new LogClock()))
@@ -225,22 +218,6 @@ function baseEnvironment(pod: Pod): Readonly<Record<string, string>> {
     SWITCHYARD_NODE: process.execPath,
     ...(cache === undefined ? {} : { NODE_COMPILE_CACHE: cache }),
   }
-}
-
-async function ip(text: string, pid?: number): Promise<void> {
-  if (pid === undefined) await run('ip', ['-batch', '-'], text)
-  else await run('nsenter', ['-t', String(pid), '-n', '--', 'ip', '-batch', '-'], text)
-}
-
-function run(program: string, args: readonly string[], input?: string): Promise<string> {
-  return new Promise((resolve, reject) => {
-    const child = execFile(program, args, (error, stdout, stderr) => {
-      if (error === null) resolve(stdout)
-      else reject(new Error(`${program} ${args.join(' ')} failed: ${stderr.trim() || error.message}`))
-    })
-    child.stdin?.on('error', () => {})
-    child.stdin?.end(input)
-  })
 }
 
 function readText(file: string): string {

@@ -1,6 +1,5 @@
-import { readFileSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { networkInterfaces } from 'node:os'
-import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { connect } from '../../kube/client.ts'
 import { loadCredentials } from '../../kube/credentials.ts'
@@ -13,6 +12,7 @@ import { command, hostPort, UsageError } from '../../lib/options.ts'
 import { listenStatus } from '../../lib/status.ts'
 import { version } from '../../lib/version.ts'
 import { Agent } from './agent.ts'
+import { iproute } from './iproute.ts'
 import { keepAlive, register, type NodeFacts } from './node.ts'
 import { namespaces } from './sandbox.ts'
 import { serveNode } from './server.ts'
@@ -48,7 +48,7 @@ export const agentCommand = command({
 
     let lastBeat = 0
     const metrics = new Metrics()
-    const agent = new Agent({ client, events, runtime: namespaces(), node: values.node, nodeIps, state: values.state, names: { clusterDns: values['cluster-dns'], clusterDomain: values['cluster-domain'] }, log, signal })
+    const agent = new Agent({ client, events, runtime: namespaces(), network: iproute(nodeIps), node: values.node, nodeIps, state: values.state, names: { clusterDns: values['cluster-dns'], clusterDomain: values['cluster-domain'] }, log, signal })
     const count = metrics.gauge('switchyard_agent_pods', 'Pods bound to this node.')
     const beaten = metrics.gauge('switchyard_agent_last_heartbeat_timestamp_seconds', 'When the Lease of the node was renewed last.')
     metrics.onScrape(() => {
