@@ -150,6 +150,7 @@ function property(f: Field, add: (m: Message) => void): object {
   return {
     ...base,
     ...(f.fallback === undefined ? {} : { default: f.fallback }),
+    ...(f.values === undefined ? {} : { enum: f.values }),
     ...(f.list === undefined ? {} : { 'x-kubernetes-list-type': f.list }),
     ...(f.list === 'map' ? { 'x-kubernetes-list-map-keys': f.keys } : {}),
     ...(f.atomic && f.type.is !== 'list' ? { 'x-kubernetes-map-type': 'atomic' } : {}),

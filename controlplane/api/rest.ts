@@ -256,7 +256,7 @@ export class Rest {
       if (errors.causes.length > 0) throw invalid(k.group, k.kind, call.name, dedupe(errors.causes))
       const claim = how.part === 'status' ? undefined : await this.#admission.claim(call, o, before)
       const made = normal(k, o)
-      if (k.generation && how.part !== 'status' && !same(withoutStatusAndMeta(made), withoutStatusAndMeta(normal(k, structuredClone(before))))) made['metadata'].generation = (b.generation ?? 0) + 1
+      if (k.generation && how.part !== 'status' && (!same(withoutStatusAndMeta(made), withoutStatusAndMeta(normal(k, structuredClone(before)))) || (k.generationOfAnnotations === true && !same(meta.annotations, b.annotations)))) made['metadata'].generation = (b.generation ?? 0) + 1
       made['metadata'].managedFields = fields
       if (fields.length === 0) delete made['metadata'].managedFields
       for (const w of k.warnings?.(o, before) ?? []) if (!call.warnings.includes(w)) call.warnings.push(w)
@@ -326,7 +326,34 @@ export class Rest {
         if (m.deletionTimestamp === undefined && hold) o['status'] = { ...o['status'], phase: 'Terminating' }
       }
       const policy = options.propagationPolicy ?? (options.orphanDependents === true ? 'Orphan' : undefined)
-      if (policy === 'Orphan' && !call.dryRun) await this.#orphan(b.uid)
+      if (policy === 'Orphan' && !call.dryRun && !(m.finalizers ?? []).includes('orphan')) {
+        // Marked first: its controller must not take its dependents back while they are let go.
+        const marked: Json = structuredClone(before)
+        marked['metadata'].finalizers = [...(m.finalizers ?? []), 'orphan']
+        if (m.deletionTimestamp === undefined) {
+          marked['metadata'].deletionTimestamp = stamp(this.#now())
+          marked['metadata'].deletionGracePeriodSeconds = 0
+        }
+        try {
+          const revision = await this.#store.put(existing.key, encode(normal(k, marked)), existing.revision)
+          await this.#cache.reached(revision)
+        } catch (error) {
+          if (!(error instanceof Conflict)) throw this.#trouble(error)
+          if (error.actual !== undefined) await this.#cache.reached(error.actual.revision)
+          continue
+        }
+        await this.#orphan(b.uid)
+        const entry = await this.update(
+          { ...call, warnings: [] },
+          (now) => {
+            const left: Json = structuredClone(now)
+            left['metadata'].finalizers = left['metadata'].finalizers.filter((f: string) => f !== 'orphan')
+            return left
+          },
+          { retry: true, part: 'other' },
+        )
+        return { entry, gone: this.find(k, call.namespace, call.name)?.object['metadata'].uid !== b.uid }
+      }
       if (policy === 'Foreground') call.warnings.push('propagationPolicy Foreground is carried out as Background: dependents go after their owner')
       const already = m.deletionTimestamp !== undefined
       if (!already || grace < (m.deletionGracePeriodSeconds ?? 0)) {

@@ -64,6 +64,7 @@ export const deployments = kind({
   status: true,
   scale: true,
   generation: true,
+  generationOfAnnotations: true,
   immutableLast: true,
   defaults(o) {
     templateDefaults(o)

@@ -40,6 +40,8 @@ export interface Kind {
   readonly nameRule: NameRule
   /** Counts changes of `spec` in `metadata.generation`. */
   readonly generation: boolean
+  /** … and changes of the annotations, too. */
+  readonly generationOfAnnotations?: boolean
   /** A PUT without a resourceVersion overwrites. */
   readonly unconditional: boolean
   /** A PUT of an object that does not exist creates it. */

@@ -29,6 +29,8 @@ export interface Field {
   /** Server-side apply: the value has one owner, whole. */
   readonly atomic: boolean
   readonly fallback: unknown
+  /** The values that OpenAPI names; what is refused is decided by the kind. */
+  readonly values: readonly string[] | undefined
   /** Protobuf numbers of the messages this field stands in, when Go embeds them (`inline`). */
   readonly inside: readonly number[]
 }
@@ -59,7 +61,7 @@ export const allMessages = (): IterableIterator<Message> => messages.values()
 /**
  * Declares messages, in lines. A line without indent names a message; below it stand its fields: `name number type flags`.
  * `name!` is written even when empty; `*T` is a pointer, `[]T` a list, `{T}` a map from strings. Flags: `required`, `default=V`, `atomic`,
- * `set`, `map=KEYS` (server-side apply), `merge=KEY`, `merge`, `retain` (strategic merge). `...T number` embeds T's fields.
+ * `enum=A|B`, `set`, `map=KEYS` (server-side apply), `merge=KEY`, `merge`, `retain` (strategic merge). `...T number` embeds T's fields.
  */
 export function types(group: string, text: string): void {
   let current: { fields: Map<string, Field> } | undefined
@@ -113,6 +115,7 @@ function field(words: readonly string[]): Field {
     keys: keys?.split(',') ?? [],
     atomic: flags.includes('atomic'),
     fallback: given === undefined ? undefined : type.is === 'scalar' && type.scalar === 'int32' ? Number(given) : given,
+    values: flag('enum')?.split('|'),
     inside: [],
   }
 }
