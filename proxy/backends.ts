@@ -8,6 +8,8 @@ export interface BackendTools {
   readonly kernel: Kernel
   readonly log: Log
   readonly options: ProxyOptions
+  /** The same kernel by the variant of iptables that is not in use: only to clean up after it. */
+  readonly otherIptables?: () => Promise<Kernel>
 }
 
 /** A way to forward, by the name a user types. Its code is loaded only when it is asked for. */
@@ -40,6 +42,15 @@ export const modes: readonly Mode[] = [
     load: async (tools) => (await import('./userspace/backend.ts')).create(tools),
   },
 ]
+
+/** Backends that may have left something: those of other modes than `keep`, and iptables by its other variant. */
+export async function* others(tools: BackendTools, keep?: string): AsyncGenerator<{ readonly name: string; load(): Promise<Backend> }> {
+  // The rules in front of IPVS are the table of the mode nftables: it was rewritten, not left behind.
+  for (const mode of modes) if (mode.name !== keep && !(mode.name === 'nftables' && keep === 'ipvs')) yield { name: mode.name, load: () => mode.load(tools) }
+  const iptables = modeNamed('iptables')
+  const kernel = await tools.otherIptables?.().catch(() => undefined)
+  if (iptables !== undefined && kernel !== undefined) yield { name: 'iptables, the other variant', load: () => iptables.load({ ...tools, kernel }) }
+}
 
 /** The mode called `name`. */
 export function modeNamed(name: string): Mode | undefined {

@@ -7,9 +7,10 @@ import { Closers } from '../lib/lifecycle.ts'
 import { createLog, explainError, type Log } from '../lib/log.ts'
 import { command as build, parse, UsageError, type Parsed, type Values } from '../lib/options.ts'
 import { listenStatus } from '../lib/status.ts'
+import type { Kernel } from '../linux/kernel.ts'
 import { openNetlink } from '../linux/netlink/socket.ts'
 import { realKernel } from '../linux/real.ts'
-import { modeNamed, modes, type BackendTools } from './backends.ts'
+import { modeNamed, modes, others, type BackendTools } from './backends.ts'
 import { readConfig } from './config.ts'
 import { removeKubeProxy } from './iptables/kubeproxy.ts'
 import { NodeProxy } from './nodeproxy.ts'
@@ -27,7 +28,8 @@ export const command = build({
     const values = await withFile(given, log)
     const options = proxyOptions(values, hostname().toLowerCase())
     const kernel = realKernel({ iptables: options.iptablesVariant, openNetlink })
-    const tools: BackendTools = { kernel, log, options }
+    const otherIptables = async (): Promise<Kernel> => realKernel({ iptables: (await kernel.iptables(4).variant()) === 'legacy' ? 'nf_tables' : 'legacy' })
+    const tools: BackendTools = { kernel, log, options, otherIptables }
     if (values.cleanup) return cleanup(tools, values['cleanup-kube-proxy'])
     if (values['init-only']) return setSwitches(options, kernel, log)
     await run(options, tools, values['cleanup-kube-proxy'], signal)
@@ -70,9 +72,9 @@ async function cleanup(tools: BackendTools, kubeProxy: boolean): Promise<number>
       status = 1
     }
   }
-  for (const mode of modes) {
+  for await (const mode of others(tools)) {
     try {
-      const backend = await mode.load(tools)
+      const backend = await mode.load()
       await backend.cleanup()
       await backend.close()
     } catch (error) {

@@ -8,7 +8,7 @@ import { aborted } from '../lib/lifecycle.ts'
 import { explainError, type Log } from '../lib/log.ts'
 import { reconcile } from '../lib/reconcile.ts'
 import type { Backend } from './backend.ts'
-import { modes, type BackendTools } from './backends.ts'
+import { others, type BackendTools } from './backends.ts'
 import { Compiler, type Compiled, type ServiceCidrObject } from './compile.ts'
 import { Health, HealthChecks } from './health.ts'
 import { measures, type Measures } from './measure.ts'
@@ -241,16 +241,13 @@ export class NodeProxy {
 
   /** What other modes left behind goes once ours forwards. */
   async #removeOthers(): Promise<void> {
-    for (const mode of modes) {
-      // The rules in front of IPVS are the table of the mode nftables: it was rewritten, not left behind.
-      if (mode.name === this.#options.mode || (mode.name === 'nftables' && this.#options.mode === 'ipvs')) continue
+    for await (const other of others(this.#tools, this.#options.mode)) {
       try {
-        const other = await mode.load(this.#tools)
-        await other.cleanup()
-        await other.close()
+        const backend = await other.load()
+        await backend.cleanup()
+        await backend.close()
       } catch (error) {
-        if ((error as { code?: unknown }).code === 'ERR_MODULE_NOT_FOUND') continue
-        this.#log.warn('could not remove what another mode left', { mode: mode.name, error: explainError(error) })
+        this.#log.warn('could not remove what another mode left', { mode: other.name, error: explainError(error) })
       }
     }
   }

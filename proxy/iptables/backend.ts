@@ -113,10 +113,25 @@ export class IptablesBackend implements Backend {
         text += tableText(table, { write: [], remove: [...have.chains[table].keys()] }, [], present)
       }
       if (text !== '') await this.#kernel.iptables(family).restore(text, signal)
-      if (have.sets.length > 0) await this.#kernel.ipset.restore(have.sets.map((name) => `destroy ${name}\n`).join(''))
+      await this.#destroySets(have.sets)
     } catch (error) {
       // A machine without ip6tables or ipset has nothing of ours there.
       if (!isMissing(error)) throw error
+    }
+  }
+
+  async #destroySets(names: readonly string[]): Promise<void> {
+    if (names.length === 0) return
+    try {
+      await this.#kernel.ipset.restore(names.map((name) => `destroy ${name}\n`).join(''))
+    } catch (error) {
+      if (!isInUse(error)) throw error
+      // The other variant of iptables has rules of ours that name some: those stay with it.
+      for (const name of names) {
+        await this.#kernel.ipset.restore(`destroy ${name}\n`).catch((e: unknown) => {
+          if (!isInUse(e) && !/does not exist/.test(explainError(e))) throw e
+        })
+      }
     }
   }
 
@@ -135,7 +150,9 @@ export class IptablesBackend implements Backend {
     // Sets before the rules that name them, and out of them only after no rule needs it.
     if (sets.before !== '') await this.#kernel.ipset.restore(sets.before)
     if (text !== '') await this.#kernel.iptables(family).restore(text, signal)
-    if (sets.after !== '') await this.#kernel.ipset.restore(sets.after)
+    if (sets.after !== '') await this.#kernel.ipset.restore(sets.after).catch((error: unknown) => {
+      if (!isInUse(error)) throw error
+    })
     state.committed = want
     this.#log.debug('rules written', { family, bytes: text.length, setBytes: sets.before.length + sets.after.length, whole: have !== undefined })
   }
@@ -189,5 +206,6 @@ function presentIn(text: string): Omit<Present, 'sets'> {
 
 const missingJumps = (have: Present): typeof jumps => jumps.filter((j) => !have.jumps.includes(j))
 
+const isInUse = (error: unknown): boolean => /in use by a kernel component/.test(explainError(error))
 const isMissing = (error: unknown): boolean => /is not installed/.test(explainError(error))
 
