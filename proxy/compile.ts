@@ -559,4 +559,3 @@ function equal(a: unknown, b: unknown): boolean {
   const keys = Object.keys(x)
   return keys.length === Object.keys(y).length && keys.every((k) => equal(x[k], y[k]))
 }
-

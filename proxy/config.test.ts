@@ -8,7 +8,13 @@ import { switches } from './sysctls.ts'
 const header = 'apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n'
 const options = (yaml: string): ReturnType<typeof proxyOptions> => {
   const { flags: list } = parseConfig(header + yaml, 'config.conf')
-  return proxyOptions(parse(flags, list.map(([n, v]) => `--${n}=${v}`)).values, 'host')
+  return proxyOptions(
+    parse(
+      flags,
+      list.map(([n, v]) => `--${n}=${v}`),
+    ).values,
+    'host',
+  )
 }
 
 test('a file as kubeadm writes it', async (t) => {
@@ -64,12 +70,22 @@ winkernel:
 `
   t.same(parseConfig(header + yaml, 'f').warnings, [])
   const o = options(yaml)
-  t.match(o, { kubeconfig: '/var/lib/kube-proxy/kubeconfig.conf', mode: 'iptables', node: 'host', localhostNodePorts: false, compile: { clusterCidrs: ['10.244.0.0/16', 'fd00:244::/48'], masqueradeAll: false } })
-  t.same(o.status, [{ host: '', port: 10_256 }, { host: '0.0.0.0', port: 10_249 }])
+  t.match(o, {
+    kubeconfig: '/var/lib/kube-proxy/kubeconfig.conf',
+    mode: 'iptables',
+    node: 'host',
+    localhostNodePorts: false,
+    compile: { clusterCidrs: ['10.244.0.0/16', 'fd00:244::/48'], masqueradeAll: false },
+  })
+  t.same(o.status, [
+    { host: '', port: 10_256 },
+    { host: '0.0.0.0', port: 10_249 },
+  ])
 })
 
 test('each mode reads its own part', async (t) => {
-  const yaml = 'iptables: { masqueradeBit: 3, syncPeriod: 5s, localhostNodePorts: true }\nnftables: { masqueradeBit: 4, syncPeriod: 6s }\nipvs: { scheduler: sh, strictARP: true, excludeCIDRs: [10.0.0.0/8], minSyncPeriod: 7s }\n'
+  const yaml =
+    'iptables: { masqueradeBit: 3, syncPeriod: 5s, localhostNodePorts: true }\nnftables: { masqueradeBit: 4, syncPeriod: 6s }\nipvs: { scheduler: sh, strictARP: true, excludeCIDRs: [10.0.0.0/8], minSyncPeriod: 7s }\n'
   t.match(options(`mode: iptables\n${yaml}`), { mode: 'iptables', sync: 5000, localhostNodePorts: true, compile: { masqueradeBit: 3 } })
   t.match(options(`mode: nftables\n${yaml}`), { mode: 'nftables', sync: 6000, localhostNodePorts: false, compile: { masqueradeBit: 4 } })
   t.match(options(`mode: ipvs\n${yaml}`), { mode: 'ipvs', minSync: 7000, strictArp: true, excludeCidrs: ['10.0.0.0/8'], compile: { scheduler: 'sh' } })
@@ -88,7 +104,10 @@ for (const [what, yaml, why] of [
 }
 
 test('unknown fields are named and ignored', async (t) => {
-  t.same(parseConfig(`${header}mode: iptables\nmoode: ipvs\niptables: { syncPeriode: 1s }\n`, 'f').warnings, ['f: moode is not a field of KubeProxyConfiguration; it is ignored', 'f: iptables.syncPeriode is not a field of KubeProxyConfiguration; it is ignored'])
+  t.same(parseConfig(`${header}mode: iptables\nmoode: ipvs\niptables: { syncPeriode: 1s }\n`, 'f').warnings, [
+    'f: moode is not a field of KubeProxyConfiguration; it is ignored',
+    'f: iptables.syncPeriode is not a field of KubeProxyConfiguration; it is ignored',
+  ])
 })
 
 test('the kernel’s switches', async (t) => {
@@ -96,11 +115,18 @@ test('the kernel’s switches', async (t) => {
   t.same(s('mode: iptables'), { 'net.ipv4.ip_forward': '1', max: '131072', tcp_timeout_established: '86400', tcp_timeout_close_wait: '3600' })
   t.match(s('conntrack: { maxPerCore: 100000, udpTimeout: 30s, tcpBeLiberal: true }'), { max: '200000', udp_timeout: '30', tcp_be_liberal: '1' })
   t.match(s('mode: ipvs\nipvs: { strictARP: true }'), { 'net.ipv4.conf.all.arp_ignore': '1', 'net.ipv4.conf.all.arp_announce': '2' })
-  t.notOk(Object.keys(s('mode: iptables\niptables: { localhostNodePorts: true }')).some((n) => n.includes('route_localnet')), 'route_localnet never')
+  t.notOk(
+    Object.keys(s('mode: iptables\niptables: { localhostNodePorts: true }')).some((n) => n.includes('route_localnet')),
+    'route_localnet never',
+  )
 })
 
 test('kube-proxy’s rules go, the kubelet’s and others stay', async (t) => {
-  const saved = '*nat\n:PREROUTING ACCEPT [0:0]\n:KUBE-SERVICES - [0:0]\n:KUBE-SVC-X - [0:0]\n:KUBE-KUBELET-CANARY - [0:0]\n-A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES\n-A PREROUTING -j DOCKER\n-A KUBE-SERVICES -j KUBE-SVC-X\nCOMMIT\n*filter\n:KUBE-FIREWALL - [0:0]\n-A INPUT -j KUBE-FIREWALL\nCOMMIT\n'
-  t.equal(withoutKubeProxy(saved), '*nat\n:KUBE-SERVICES - [0:0]\n:KUBE-SVC-X - [0:0]\n-D PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES\n-X KUBE-SERVICES\n-X KUBE-SVC-X\nCOMMIT\n')
+  const saved =
+    '*nat\n:PREROUTING ACCEPT [0:0]\n:KUBE-SERVICES - [0:0]\n:KUBE-SVC-X - [0:0]\n:KUBE-KUBELET-CANARY - [0:0]\n-A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES\n-A PREROUTING -j DOCKER\n-A KUBE-SERVICES -j KUBE-SVC-X\nCOMMIT\n*filter\n:KUBE-FIREWALL - [0:0]\n-A INPUT -j KUBE-FIREWALL\nCOMMIT\n'
+  t.equal(
+    withoutKubeProxy(saved),
+    '*nat\n:KUBE-SERVICES - [0:0]\n:KUBE-SVC-X - [0:0]\n-D PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES\n-X KUBE-SERVICES\n-X KUBE-SVC-X\nCOMMIT\n',
+  )
   t.equal(withoutKubeProxy('*nat\nCOMMIT\n'), '')
 })

@@ -35,7 +35,10 @@ test('a Service by its name, from outside, by NodePort: policy Local', async (t)
   t.equal(explain(question('pod/demo/client', 'service/demo/web:http')).service?.front, 'tcp/10.96.0.41:80')
   const e = explain(question('198.51.100.7', 'tcp/192.168.56.11:30080'))
   t.match(e, { outcome: { kind: 'forward', masquerade: 'if it meets itself' } })
-  t.same(e.endpoints.filter((x) => x.used).map((x) => x.address), ['10.244.0.1'])
+  t.same(
+    e.endpoints.filter((x) => x.used).map((x) => x.address),
+    ['10.244.0.1'],
+  )
   t.match(e.endpoints[1]?.why, /runs on n2/)
 })
 
@@ -64,7 +67,11 @@ test('what it says is what the flows say', async (t) => {
       const said = e.outcome === undefined ? 'untouched' : e.outcome.kind === 'forward' ? e.endpoints.filter((x) => x.used).length : e.outcome.kind
       const expected = typeof flow.arrives === 'string' ? flow.arrives : flow.arrives.length
       // Of addresses that no front has, the rules decide: another port of a cluster IP, or nobody's cluster IP.
-      if (said === 'untouched' && (expected === 'rejected' || expected === 'dropped')) t.ok(e.modes[0]?.ways.every((w) => w.end === expected), flow.name)
+      if (said === 'untouched' && (expected === 'rejected' || expected === 'dropped'))
+        t.ok(
+          e.modes[0]?.ways.every((w) => w.end === expected),
+          flow.name,
+        )
       else t.equal({ reject: 'rejected', drop: 'dropped' }[said as string] ?? said, expected, flow.name)
     }
   }

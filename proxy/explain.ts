@@ -79,7 +79,15 @@ export function explain(q: Question): Explanation {
   const options = { ...q.options, node, localAddresses: q.options.localAddresses ?? addressesOf(q.nodes.find((n) => n.metadata.name === node)) }
   const { table, refused } = compile({ services: q.services, slices: q.slices, nodes: q.nodes }, options)
   const local = [...(options.localAddresses ?? []), ...addressesOf(q.nodes.find((n) => n.metadata.name === node)), '127.0.0.1', '::1']
-  const packet: Packet = { family, protocol: to.protocol, source: from.address, sourcePort: 40_000, destination: to.address, destinationPort: to.port, from: from.kind === 'node' ? undefined : from.kind === 'pod' ? from.interface : 'eth0' }
+  const packet: Packet = {
+    family,
+    protocol: to.protocol,
+    source: from.address,
+    sourcePort: 40_000,
+    destination: to.address,
+    destinationPort: to.port,
+    from: from.kind === 'node' ? undefined : from.kind === 'pod' ? from.interface : 'eth0',
+  }
   const front = frontOf(table, packet, local)
   const decided = front === undefined ? undefined : decide(front, packet, table.node.localPods, local)
   return {
@@ -128,7 +136,10 @@ function target({ to, services: all }: Question): End {
 }
 
 /** `pod/demo/client`, `node/n1`, or an address. */
-function sender({ from, pods: allPods, nodes: allNodes, options }: Question, family: 4 | 6): { readonly kind: Sender; readonly address: Ip; readonly node: string | undefined; readonly interface: string } {
+function sender(
+  { from, pods: allPods, nodes: allNodes, options }: Question,
+  family: 4 | 6,
+): { readonly kind: Sender; readonly address: Ip; readonly node: string | undefined; readonly interface: string } {
   const pod = /^pod\/(?:([^/]+)\/)?([^/]+)$/.exec(from)
   if (pod !== null) {
     const [, namespace = 'default', name] = pod
@@ -137,7 +148,12 @@ function sender({ from, pods: allPods, nodes: allNodes, options }: Question, fam
     const ips = (found.status?.podIPs?.map((i) => i.ip) ?? [found.status?.podIP ?? '']).flatMap((ip) => parseIp(ip) ?? [])
     const address = ips.find((ip) => familyOf(ip) === family)
     if (address === undefined) throw new UsageError(`FROM: Pod ${namespace}/${name} has no IPv${family} address`)
-    return { kind: found.spec.hostNetwork === true ? 'node' : 'pod', address, node: found.spec.nodeName, interface: options.detectLocal !== undefined && 'name' in options.detectLocal ? options.detectLocal.name : 'pod' }
+    return {
+      kind: found.spec.hostNetwork === true ? 'node' : 'pod',
+      address,
+      node: found.spec.nodeName,
+      interface: options.detectLocal !== undefined && 'name' in options.detectLocal ? options.detectLocal.name : 'pod',
+    }
   }
   const node = /^node\/(.+)$/.exec(from)
   if (node !== null) {
@@ -165,8 +181,16 @@ function frontOf(table: ServiceTable, p: Packet, local: readonly string[]): Fron
 }
 
 function decide(front: Front, p: Packet, detector: LocalDetector, local: readonly string[]): { readonly outcome: Outcome; readonly masquerade: boolean | 'if it meets itself'; readonly why: string } {
-  if (front.sources !== 'any' && !front.sources.some((c) => contains(c, p.source))) return { outcome: { kind: 'drop' }, masquerade: false, why: `${p.source} is not inside the source ranges ${front.sources.join(', ')}` }
-  const isPod = detector.kind === 'cidr' ? detector.cidrs.some((c) => contains(c, p.source)) : detector.kind === 'interface' ? p.from === detector.name : detector.kind === 'interfacePrefix' ? (p.from?.startsWith(detector.prefix) ?? false) : false
+  if (front.sources !== 'any' && !front.sources.some((c) => contains(c, p.source)))
+    return { outcome: { kind: 'drop' }, masquerade: false, why: `${p.source} is not inside the source ranges ${front.sources.join(', ')}` }
+  const isPod =
+    detector.kind === 'cidr'
+      ? detector.cidrs.some((c) => contains(c, p.source))
+      : detector.kind === 'interface'
+        ? p.from === detector.name
+        : detector.kind === 'interfacePrefix'
+          ? (p.from?.startsWith(detector.prefix) ?? false)
+          : false
   const isNode = p.from === undefined || local.includes(p.source)
   const route = front.routes.find((r) => r.from === 'anyone' || (r.from === 'pods here' ? isPod : isNode))
   if (route === undefined) return { outcome: { kind: 'drop' }, masquerade: false, why: 'no line fits the sender' }
@@ -227,7 +251,9 @@ export function text(e: Explanation): string {
     if (m.error !== undefined) out.push(`  cannot be followed: ${m.error}`)
     const shown = m.ways.slice(0, 8)
     for (const w of shown) {
-      out.push(`  ${(w.probability * 100).toFixed(1).padStart(5)} %  ${w.end}${w.end === 'delivered' ? ` to ${bracketed(w.destination)}:${w.destinationPort}${w.translated ? '' : ', untouched'}${w.masqueraded ? ', masqueraded' : ''}` : w.by === undefined ? '' : ` by ${w.by}`}`)
+      out.push(
+        `  ${(w.probability * 100).toFixed(1).padStart(5)} %  ${w.end}${w.end === 'delivered' ? ` to ${bracketed(w.destination)}:${w.destinationPort}${w.translated ? '' : ', untouched'}${w.masqueraded ? ', masqueraded' : ''}` : w.by === undefined ? '' : ` by ${w.by}`}`,
+      )
       for (const s of w.path) out.push(`           ${s.table} ${s.chain}: ${s.rule}`)
     }
     if (m.ways.length > shown.length) out.push(`         and ${m.ways.length - shown.length} more`)
@@ -254,7 +280,8 @@ export const packet: Command = command({
     live: { type: 'boolean', help: 'follow the rules of this machine’s kernel too, whoever wrote them' },
     output: { type: 'string', oneOf: ['text', 'json'], default: 'text', short: 'o', help: 'for people or for programs' },
   },
-  details: 'FROM is pod/NAMESPACE/NAME, node/NAME or an address; TO is tcp/ADDRESS:PORT (udp, sctp) or service/NAMESPACE/NAME:PORT.\nExample: switchyard explain packet pod/default/client tcp/10.96.0.41:80',
+  details:
+    'FROM is pod/NAMESPACE/NAME, node/NAME or an address; TO is tcp/ADDRESS:PORT (udp, sctp) or service/NAMESPACE/NAME:PORT.\nExample: switchyard explain packet pod/default/client tcp/10.96.0.41:80',
   run: async ({ values, positionals }, context) => {
     const [from, to] = positionals
     if (from === undefined || to === undefined || positionals.length > 2) throw new UsageError('expected FROM and TO')
@@ -288,7 +315,10 @@ async function liveRules(to: string): Promise<NonNullable<Question['live']>> {
   const out: { name: string; rules: string; sets: string; local: readonly string[] }[] = []
   for (const variant of ['nf_tables', 'legacy'] as const) {
     const kernel = realKernel({ iptables: variant })
-    const rules = await kernel.iptables(to.includes('[') ? 6 : 4).save(['nat', 'filter']).catch(() => '')
+    const rules = await kernel
+      .iptables(to.includes('[') ? 6 : 4)
+      .save(['nat', 'filter'])
+      .catch(() => '')
     if (rules.includes('\n-A ')) out.push({ name: `iptables (${variant})`, rules, sets: await kernel.ipset.save().catch(() => ''), local })
   }
   return out

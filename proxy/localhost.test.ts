@@ -12,7 +12,9 @@ const front = (protocol: 'TCP' | 'UDP', nodePort: number, ports: readonly number
   family: 4,
   at: { nodePort, kind: 'node' },
   sources: 'any',
-  routes: [{ from: 'anyone', outcome: ports.length === 0 ? { kind: 'reject' } : { kind: 'forward', to: ports.map((port) => ({ address: '127.0.0.1' as Ip, port, local: true })) }, masquerade: 'always' }],
+  routes: [
+    { from: 'anyone', outcome: ports.length === 0 ? { kind: 'reject' } : { kind: 'forward', to: ports.map((port) => ({ address: '127.0.0.1' as Ip, port, local: true })) }, masquerade: 'always' },
+  ],
   affinity: undefined,
   scheduler: undefined,
 })

@@ -43,7 +43,12 @@ async function withFile(given: Parsed<typeof flags>, log: Log): Promise<Values<t
   if (path === undefined) return given.values
   const { flags: fromFile, warnings } = await readConfig(path)
   for (const warning of warnings) log.warn(warning)
-  const aliases: Readonly<Record<string, readonly string[]>> = { mode: ['mode', 'proxy-mode'], node: ['node', 'hostname-override'], 'healthz-bind-address': ['healthz-bind-address', 'status'], 'metrics-bind-address': ['metrics-bind-address', 'status'] }
+  const aliases: Readonly<Record<string, readonly string[]>> = {
+    mode: ['mode', 'proxy-mode'],
+    node: ['node', 'hostname-override'],
+    'healthz-bind-address': ['healthz-bind-address', 'status'],
+    'metrics-bind-address': ['metrics-bind-address', 'status'],
+  }
   const more = fromFile.filter(([name]) => !(aliases[name] ?? [name]).some((n) => given.given.has(n)))
   let file: Parsed<typeof flags>
   try {

@@ -47,8 +47,13 @@ if (insideNamespaces(import.meta.filename)) {
     }
   }
 
-  const rules = (): string => ['iptables-legacy-save', 'iptables-nft-save', 'ip6tables-legacy-save', 'ip6tables-nft-save'].map((tool) => execFileSync(tool, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] })).join('')
-  const leftOf = { iptables: () => /SY-/.test(rules()) || /SY-/.test(execFileSync('ipset', ['save'], { encoding: 'utf8' })), nftables: () => /table ip6? switchyard\n/.test(tables()), userspace: () => /switchyard-userspace/.test(tables()) }
+  const rules = (): string =>
+    ['iptables-legacy-save', 'iptables-nft-save', 'ip6tables-legacy-save', 'ip6tables-nft-save'].map((tool) => execFileSync(tool, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] })).join('')
+  const leftOf = {
+    iptables: () => /SY-/.test(rules()) || /SY-/.test(execFileSync('ipset', ['save'], { encoding: 'utf8' })),
+    nftables: () => /table ip6? switchyard\n/.test(tables()),
+    userspace: () => /switchyard-userspace/.test(tables()),
+  }
   const tables = (): string => execFileSync('nft', ['list', 'tables'], { encoding: 'utf8' })
 
   test('one mode follows another: nobody is refused meanwhile, and nothing is left', async (t) => {

@@ -24,7 +24,10 @@ async function start(t: Test, how: { readonly kernel?: FakeKernel; readonly args
   const api = await FakeApi.start()
   const ended = new AbortController()
   const kernel = how.kernel ?? new FakeKernel()
-  const options = proxyOptions(parse(flags, ['--node', 'n1', '--mode', 'iptables', '--service-cidr', '10.96.0.0/16', '--min-sync-period', '10ms', '--sync-period', '200ms', ...(how.args ?? [])]).values, 'n1')
+  const options = proxyOptions(
+    parse(flags, ['--node', 'n1', '--mode', 'iptables', '--service-cidr', '10.96.0.0/16', '--min-sync-period', '10ms', '--sync-period', '200ms', ...(how.args ?? [])]).values,
+    'n1',
+  )
   const client = connect(await loadCredentials(api.kubeconfig()))
   const backend = new IptablesBackend({ kernel, log: silent })
   how.before?.(api)
@@ -42,7 +45,7 @@ async function start(t: Test, how: { readonly kernel?: FakeKernel; readonly args
     proxy,
     targets: async (ip) => [...(await kernel.iptables(4).save(['nat'])).matchAll(new RegExp(`-d ${ip}/32 .*--to-destination (\\S+)`, 'g'))].map((m) => m[1]!).sort(),
     until: async (what, why) => {
-      for (let i = 0; i < 500; i++) {
+      for (let i = 0; i < 2000; i++) {
         if (await what()) return
         await sleep(10)
       }
@@ -124,7 +127,11 @@ test('health follows the Node and the writes', async (t) => {
 
 test('healthCheckNodePort answers as kube-proxy does', async (t) => {
   const port = 31_000 + (process.pid % 900)
-  const lb = (eps: readonly string[]) => [service('lb', { type: 'LoadBalancer', clusterIP: '10.96.0.3', externalTrafficPolicy: 'Local', healthCheckNodePort: port, ports: ['http:80->8080@30080'] }), slice('lb', eps, ['http:8080'])] as const
+  const lb = (eps: readonly string[]) =>
+    [
+      service('lb', { type: 'LoadBalancer', clusterIP: '10.96.0.3', externalTrafficPolicy: 'Local', healthCheckNodePort: port, ports: ['http:80->8080@30080'] }),
+      slice('lb', eps, ['http:8080']),
+    ] as const
   const r = await start(t)
   for (const o of lb(['10.244.0.1@n1', '10.244.1.1@n2'])) r.api.put(o)
   const ask = async (): Promise<Response | undefined> => fetch(`http://127.0.0.1:${port}/any/path`).catch(() => undefined)

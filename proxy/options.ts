@@ -87,9 +87,22 @@ export const flags = {
   'ipvs-min-sync-period': { type: 'duration', hidden: true, help: 'as --min-sync-period' },
   'ipvs-sync-period': { type: 'duration', hidden: true, help: 'as --sync-period' },
   ...Object.fromEntries(
-    ['bind-address', 'config-sync-period', 'feature-gates', 'kube-api-burst', 'kube-api-qps', 'kube-api-content-type', 'log-flush-frequency', 'logging-format', 'master', 'proxy-port-range', 'show-hidden-metrics-for-version', 'v', 'vmodule', 'write-config-to'].map(
-      (name) => [name, { type: 'string', hidden: true, help: 'means nothing here' }] as const,
-    ),
+    [
+      'bind-address',
+      'config-sync-period',
+      'feature-gates',
+      'kube-api-burst',
+      'kube-api-qps',
+      'kube-api-content-type',
+      'log-flush-frequency',
+      'logging-format',
+      'master',
+      'proxy-port-range',
+      'show-hidden-metrics-for-version',
+      'v',
+      'vmodule',
+      'write-config-to',
+    ].map((name) => [name, { type: 'string', hidden: true, help: 'means nothing here' }] as const),
   ),
   ...Object.fromEntries(['bind-address-hard-fail', 'profiling'].map((name) => [name, { type: 'boolean', hidden: true, help: 'means nothing here' }] as const)),
 } as const satisfies Flags
@@ -99,7 +112,9 @@ export function proxyOptions(v: Values<typeof flags>, hostname: string): ProxyOp
   const bit = v['iptables-masquerade-bit'] ?? v['masquerade-bit']
   if (!Number.isInteger(bit) || bit < 0 || bit > 31) throw new UsageError(`flag --masquerade-bit: expected a bit from 0 to 31, got ${bit}`)
   const addresses = v['nodeport-addresses']
-  for (const word of addresses) if (!['all', 'primary', 'localhost'].includes(word) && parseCidr(word) === undefined) throw new UsageError(`flag --nodeport-addresses: expected all, primary, localhost or a network such as 10.0.0.0/8, got "${word}"`)
+  for (const word of addresses)
+    if (!['all', 'primary', 'localhost'].includes(word) && parseCidr(word) === undefined)
+      throw new UsageError(`flag --nodeport-addresses: expected all, primary, localhost or a network such as 10.0.0.0/8, got "${word}"`)
   const others = addresses.filter((a) => a !== 'localhost')
   const externalRanges = v['external-ip-ranges']
   const detectLocal = detector(v)

@@ -22,7 +22,10 @@ if (insideNamespaces(import.meta.filename)) {
     let before: ServiceTable | undefined
     const step = async (dns: readonly string[]): Promise<number> => {
       const objects = [service('dns', { type: 'NodePort', clusterIP: '172.30.0.1', ports: ['dns:53->5353/UDP@30053'] }), service('other', { clusterIP: '172.30.0.2', ports: ['dns:53->5353/UDP'] })]
-      const { table } = compile({ services: objects, slices: [slice('dns', dns, ['dns:5353/UDP']), slice('other', ['10.180.0.1'], ['dns:5353/UDP'])] }, { node: 'here', serviceCidrs: ['172.30.0.0/16' as Cidr] })
+      const { table } = compile(
+        { services: objects, slices: [slice('dns', dns, ['dns:5353/UDP']), slice('other', ['10.180.0.1'], ['dns:5353/UDP'])] },
+        { node: 'here', serviceCidrs: ['172.30.0.0/16' as Cidr] },
+      )
       await backend.apply(table, forever)
       const deleted = await deleteStale(kernel, before, table, own)
       before = table

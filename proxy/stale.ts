@@ -59,7 +59,8 @@ export async function deleteStale(kernel: Kernel, before: ServiceTable | undefin
       const stale: Tracked[] = []
       for (const { fronts: some, entries } of await look(netlink, family, here)) {
         for (const entry of entries) {
-          const front = some.get(keyOf(entry.original.destination, entry.original.destinationPort)) ?? (isOwn(entry.original.destination) ? some.get(keyOf('', entry.original.destinationPort)) : undefined)
+          const front =
+            some.get(keyOf(entry.original.destination, entry.original.destinationPort)) ?? (isOwn(entry.original.destination) ? some.get(keyOf('', entry.original.destinationPort)) : undefined)
           if (front !== undefined && isStale(front, entry)) stale.push(entry)
         }
       }
@@ -73,10 +74,18 @@ export async function deleteStale(kernel: Kernel, before: ServiceTable | undefin
 
 const keyOf = (address: string, port: number): string => `${address} ${port}`
 
-async function look(netlink: ReturnType<Kernel['netlink']>, family: IpFamily, fronts: readonly Front[]): Promise<readonly { readonly fronts: ReadonlyMap<string, Front>; readonly entries: readonly Tracked[] }[]> {
+async function look(
+  netlink: ReturnType<Kernel['netlink']>,
+  family: IpFamily,
+  fronts: readonly Front[],
+): Promise<readonly { readonly fronts: ReadonlyMap<string, Front>; readonly entries: readonly Tracked[] }[]> {
   const byKey = new Map(fronts.map((f) => ['nodePort' in f.at ? keyOf('', f.at.nodePort) : keyOf(f.at.address, f.at.port), f]))
   if (fronts.length > oneByOne) return [{ fronts: byKey, entries: await tracked(netlink, { family, protocol: UDP }) }]
   const out = []
-  for (const { at } of fronts) out.push({ fronts: byKey, entries: await tracked(netlink, { family, protocol: UDP, ...('nodePort' in at ? { destinationPort: at.nodePort } : { destination: at.address, destinationPort: at.port }) }) })
+  for (const { at } of fronts)
+    out.push({
+      fronts: byKey,
+      entries: await tracked(netlink, { family, protocol: UDP, ...('nodePort' in at ? { destinationPort: at.nodePort } : { destination: at.address, destinationPort: at.port }) }),
+    })
   return out
 }

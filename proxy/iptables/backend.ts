@@ -34,7 +34,12 @@ export class IptablesBackend implements Backend {
     try {
       await this.#kernel.ipset.restore('create SY-PROBE hash:ip,port\n')
       try {
-        await this.#tryRules(4, ['-m set --match-set SY-PROBE dst,dst -j RETURN', '-m addrtype --dst-type LOCAL -j RETURN', '-m statistic --mode random --probability 0.5 -j RETURN', '-m conntrack --ctstate DNAT -j RETURN'])
+        await this.#tryRules(4, [
+          '-m set --match-set SY-PROBE dst,dst -j RETURN',
+          '-m addrtype --dst-type LOCAL -j RETURN',
+          '-m statistic --mode random --probability 0.5 -j RETURN',
+          '-m conntrack --ctstate DNAT -j RETURN',
+        ])
       } finally {
         await this.#kernel.ipset.restore('destroy SY-PROBE\n')
       }
@@ -150,9 +155,10 @@ export class IptablesBackend implements Backend {
     // Sets before the rules that name them, and out of them only after no rule needs it.
     if (sets.before !== '') await this.#kernel.ipset.restore(sets.before)
     if (text !== '') await this.#kernel.iptables(family).restore(text, signal)
-    if (sets.after !== '') await this.#kernel.ipset.restore(sets.after).catch((error: unknown) => {
-      if (!isInUse(error)) throw error
-    })
+    if (sets.after !== '')
+      await this.#kernel.ipset.restore(sets.after).catch((error: unknown) => {
+        if (!isInUse(error)) throw error
+      })
     state.committed = want
     this.#log.debug('rules written', { family, bytes: text.length, setBytes: sets.before.length + sets.after.length, whole: have !== undefined })
   }
@@ -208,4 +214,3 @@ const missingJumps = (have: Present): typeof jumps => jumps.filter((j) => !have.
 
 const isInUse = (error: unknown): boolean => /in use by a kernel component/.test(explainError(error))
 const isMissing = (error: unknown): boolean => /is not installed/.test(explainError(error))
-

@@ -54,7 +54,9 @@ if (insideNamespaces(import.meta.filename)) {
     })
   }
 
-  await provePackets(variants.map((variant) => ({ name: `iptables (${variant})`, mode: 'iptables', make: async () => new IptablesBackend({ kernel: realKernel({ iptables: variant }), log: silent }) })))
+  await provePackets(
+    variants.map((variant) => ({ name: `iptables (${variant})`, mode: 'iptables', make: async () => new IptablesBackend({ kernel: realKernel({ iptables: variant }), log: silent }) })),
+  )
 }
 
 /** What is in the kernel, whatever the order of chains and sets and how sets are made. */
@@ -62,11 +64,19 @@ async function ours(kernel: Kernel): Promise<string> {
   const out: string[] = []
   for (const family of [4, 6] as const) {
     for (const table of ['nat', 'filter'] as const) {
-      const lines = (await kernel.iptables(family).save([table])).replaceAll(/\[\d+:\d+\]/g, '[0:0]').split('\n').filter((l) => !l.startsWith('#') && l !== '')
-      out.push(`# ${family}`, ...lines.filter((l) => !l.startsWith('-A')).sort(), ...[...lines.filter((l) => l.startsWith('-A'))].sort((a, b) => chainOf(a).localeCompare(chainOf(b))))
+      const lines = (await kernel.iptables(family).save([table]))
+        .replaceAll(/\[\d+:\d+\]/g, '[0:0]')
+        .split('\n')
+        .filter((l) => !l.startsWith('#') && l !== '')
+      out.push(`# ${family}`, ...lines.filter((l) => !l.startsWith('-A')).sort(), ...lines.filter((l) => l.startsWith('-A')).sort((a, b) => chainOf(a).localeCompare(chainOf(b))))
     }
   }
-  out.push(...(await kernel.ipset.save()).split('\n').map((l) => l.split(' ').slice(0, 3).join(' ')).sort())
+  out.push(
+    ...(await kernel.ipset.save())
+      .split('\n')
+      .map((l) => l.split(' ').slice(0, 3).join(' '))
+      .sort(),
+  )
   return out.join('\n')
 }
 

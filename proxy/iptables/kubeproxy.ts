@@ -47,7 +47,9 @@ export async function removeKubeProxy(kernel: Kernel, signal: AbortSignal): Prom
       const text = withoutKubeProxy(await kernel.iptables(family).save(['nat', 'filter', 'mangle']))
       if (text !== '') await kernel.iptables(family).restore(text, signal)
     })
-    await attempt(`nftables table kube-proxy of IPv${family}`, () => kernel.nft.run(`add table ${family === 4 ? 'ip' : 'ip6'} kube-proxy\ndelete table ${family === 4 ? 'ip' : 'ip6'} kube-proxy\n`, signal))
+    await attempt(`nftables table kube-proxy of IPv${family}`, () =>
+      kernel.nft.run(`add table ${family === 4 ? 'ip' : 'ip6'} kube-proxy\ndelete table ${family === 4 ? 'ip' : 'ip6'} kube-proxy\n`, signal),
+    )
   }
   await attempt('ipsets', async () => {
     const names = [...(await kernel.ipset.save()).matchAll(/^create (KUBE-\S+)/gm)].map((m) => m[1]!)

@@ -19,4 +19,3 @@ export function print(rendered: Rendered): { readonly rules: string; readonly se
   }
   return { rules: `${rules.join('\n')}\n`, sets: `${sets.join('\n')}\n` }
 }
-

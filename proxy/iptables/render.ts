@@ -193,7 +193,10 @@ export class Renderer {
       ...(external ? [`-m set --match-set ${setName(f, 'EXTERNAL')} dst,dst -j SY-EXTERNAL`] : []),
       ...(node ? toNode.map((m) => `${m} -j SY-NODE`) : []),
     ])
-    nat.set('SY-NODE', (['TCP', 'UDP', 'SCTP'] as const).flatMap((p) => (trees[p].size > 0 ? [`-p ${p.toLowerCase()} -g SY-NODE-${p}`] : [])))
+    nat.set(
+      'SY-NODE',
+      (['TCP', 'UDP', 'SCTP'] as const).flatMap((p) => (trees[p].size > 0 ? [`-p ${p.toLowerCase()} -g SY-NODE-${p}`] : [])),
+    )
     for (const [name, rules] of trees.services.chains()) nat.set(name, name === 'SY-SERVICES' ? [...markRules(assumption(around), around), ...rules] : rules)
     for (const name of ['external', 'TCP', 'UDP', 'SCTP'] as const) for (const [chain, rules] of trees[name].chains()) nat.set(chain, rules)
     if (podCidrs(facts, f).length > 1) nat.set('SY-SOURCE', [...podCidrs(facts, f).map((c) => `-s ${c} -j RETURN`), `-j MARK --set-xmark ${mark}/${mark}`])
@@ -219,7 +222,9 @@ export class Renderer {
     const has = (what: SetKind): boolean => sets.has(setName(f, what))
     const filter = new Map<string, readonly string[]>()
     const limited = [...this.#limited.keys()].sort().flatMap((k) => this.#limited.get(k)!)
-    const portRules = portSets.filter(has).map((what) => `-p ${what.split('-')[2]!.toLowerCase()} -m set --match-set ${setName(f, what)} dst ${what.startsWith('NODE-DROP') ? '-j DROP' : '-g SY-REJECT'}`)
+    const portRules = portSets
+      .filter(has)
+      .map((what) => `-p ${what.split('-')[2]!.toLowerCase()} -m set --match-set ${setName(f, what)} dst ${what.startsWith('NODE-DROP') ? '-j DROP' : '-g SY-REJECT'}`)
     // Only the first packet of a connection that nat did not take comes past the first rule.
     filter.set('SY-FILTER', [
       '-m conntrack --ctstate DNAT -j RETURN',
@@ -451,7 +456,10 @@ function ownChains(own: string, front: Front, tree: Piece['tree'], around: Aroun
   if (front.sources === 'any') chains.set(own, body)
   else {
     chains.set(`${own}.in`, body)
-    chains.set(own, front.sources.map((c) => `-s ${c} -g ${own}.in`))
+    chains.set(
+      own,
+      front.sources.map((c) => `-s ${c} -g ${own}.in`),
+    )
   }
 }
 
@@ -471,7 +479,15 @@ function choose(to: readonly Endpoint[], match: string, protocol: string, matche
   return out
 }
 
-function chooseSticky(to: readonly Endpoint[], seconds: number, own: string, family: IpFamily, protocol: string, slots: ReadonlyMap<string, number>, chains: Map<string, readonly string[]>): readonly string[] {
+function chooseSticky(
+  to: readonly Endpoint[],
+  seconds: number,
+  own: string,
+  family: IpFamily,
+  protocol: string,
+  slots: ReadonlyMap<string, number>,
+  chains: Map<string, readonly string[]>,
+): readonly string[] {
   const known: string[] = []
   const fresh: string[] = []
   to.forEach((e, i) => {

@@ -8,7 +8,7 @@ import { IptablesBackend } from './backend.ts'
 
 const forever = new AbortController().signal
 const seed = seedNow()
-const rounds = process.env.TEST_LONG === undefined ? 60 : 600
+const rounds = process.env.TEST_LONG === undefined ? 24 : 600
 
 async function fresh(table: ServiceTable): Promise<string> {
   const kernel = new FakeKernel()

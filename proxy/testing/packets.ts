@@ -100,43 +100,45 @@ export async function provePackets(candidates: readonly Candidate[], only?: (nam
   const { t: root, test } = await import('tap')
   root.setTimeout(180_000)
   const scene = await Scene.build()
-  const closing = candidates.flatMap((candidate) => [
-    ...[...groups()].filter(([name]) => only?.(name) !== false).map(([name, { flows }]) =>
-      test(`packets agree with the flows: ${candidate.name}, ${name}`, { timeout: 60_000 }, async (t) => {
-        const backend = await candidate.make()
-        const why = await backend.probe()
-        if (why !== undefined) {
-          t.comment(`skipped: ${why}`)
-          return
-        }
-        await backend.apply(compileGroup(name).table, new AbortController().signal)
-        // Several at a time: most of what takes time is waiting for packets that were dropped.
-        const proofs = new Map<Flow, Promise<string | undefined>>()
-        const tested = flows.filter((f) => reasonNotTo(candidate, f) === undefined)
-        let next = 0
-        const worker = async (): Promise<void> => {
-          for (let flow = tested[next++]; flow !== undefined; flow = tested[next++]) {
-            const proof = prove(scene, flow, candidate.alwaysMasquerades)
-            proofs.set(flow, proof)
-            await proof
+  const closing = candidates.flatMap((candidate) =>
+    [...groups()]
+      .filter(([name]) => only?.(name) !== false)
+      .map(([name, { flows }]) =>
+        test(`packets agree with the flows: ${candidate.name}, ${name}`, { timeout: 60_000 }, async (t) => {
+          const backend = await candidate.make()
+          const why = await backend.probe()
+          if (why !== undefined) {
+            t.comment(`skipped: ${why}`)
+            return
           }
-        }
-        await Promise.all(Array.from({ length: 12 }, worker))
-        for (const flow of flows) {
-          const reason = reasonNotTo(candidate, flow)
-          if (reason !== undefined) {
-            t.pass(flow.name, { skip: reason })
-            continue
+          await backend.apply(compileGroup(name).table, new AbortController().signal)
+          // Several at a time: most of what takes time is waiting for packets that were dropped.
+          const proofs = new Map<Flow, Promise<string | undefined>>()
+          const tested = flows.filter((f) => reasonNotTo(candidate, f) === undefined)
+          let next = 0
+          const worker = async (): Promise<void> => {
+            for (let flow = tested[next++]; flow !== undefined; flow = tested[next++]) {
+              const proof = prove(scene, flow, candidate.alwaysMasquerades)
+              proofs.set(flow, proof)
+              await proof
+            }
           }
-          t.equal(await proofs.get(flow), undefined, flow.name)
-        }
-        t.same(await backend.check(), [], 'the kernel is as written')
-        await backend.close()
-        await backend.cleanup()
-        spawnSync('conntrack', ['-F'], { stdio: 'ignore' })
-      }),
-    ),
-  ])
+          await Promise.all(Array.from({ length: 12 }, worker))
+          for (const flow of flows) {
+            const reason = reasonNotTo(candidate, flow)
+            if (reason !== undefined) {
+              t.pass(flow.name, { skip: reason })
+              continue
+            }
+            t.equal(await proofs.get(flow), undefined, flow.name)
+          }
+          t.same(await backend.check(), [], 'the kernel is as written')
+          await backend.close()
+          await backend.cleanup()
+          spawnSync('conntrack', ['-F'], { stdio: 'ignore' })
+        }),
+      ),
+  )
   void Promise.allSettled(closing).then(() => scene.close())
 }
 
@@ -161,7 +163,9 @@ function layout(): string {
   ]
   for (const name of ['a', 'b', 'c', 'd', 'there', 'client']) {
     out.push(`ip netns add ${name}`)
-    out.push(`ip netns exec ${name} sh -c 'ip link set lo up; echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad; echo 0 > /proc/sys/net/ipv4/conf/default/rp_filter; echo 0 > /proc/sys/net/ipv4/conf/all/rp_filter'`)
+    out.push(
+      `ip netns exec ${name} sh -c 'ip link set lo up; echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad; echo 0 > /proc/sys/net/ipv4/conf/default/rp_filter; echo 0 > /proc/sys/net/ipv4/conf/all/rp_filter'`,
+    )
   }
   const link = (near: string, nearNs: string, far: string, farNs: string): void => {
     out.push(`ip link add ${near}${nearNs === '' ? '' : ` netns ${nearNs}`} type veth peer name ${far} netns ${farNs}`)
@@ -236,4 +240,3 @@ class Peer {
     this.#child.stdin!.end()
   }
 }
-
