@@ -1,17 +1,18 @@
 import { spawnSync } from 'node:child_process'
-import { chownSync, mkdtempSync, rmSync } from 'node:fs'
+import { chownSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import tap, { test } from 'tap'
+import { sleep } from '../../lib/lifecycle.ts'
 import { seeded } from '../../lib/random.ts'
 import { killedLauncher } from '../testing/crash.ts'
-import { switchyard } from '../testing/host.ts'
+import { hostState, processesOf, switchyard } from '../testing/host.ts'
 
-tap.setTimeout(120_000)
+tap.setTimeout(300_000)
 const nobody = 65_534
 const seed = Number(process.env.TEST_SEED ?? 1)
 
-test(`a launcher that is killed leaves nothing (seed ${seed})`, { timeout: 60_000 }, async (t) => {
+test(`a launcher that is killed leaves nothing (seed ${seed})`, { timeout: 120_000 }, async (t) => {
   const state = mkdtempSync(join(tmpdir(), 'switchyard-crash-'))
   t.teardown(() => rmSync(state, { recursive: true, force: true }))
   const draw = seeded(seed)
@@ -22,7 +23,20 @@ test(`a launcher that is killed leaves nothing (seed ${seed})`, { timeout: 60_00
   }
 })
 
-test('Ctrl-C while the lab comes up takes it down again', { timeout: 60_000 }, async (t) => {
+test('a holder that is killed takes everything with it', { timeout: 120_000 }, async (t) => {
+  const state = mkdtempSync(join(tmpdir(), 'switchyard-crash-'))
+  t.teardown(() => rmSync(state, { recursive: true, force: true }))
+  const before = hostState(state)
+  const env = { SWITCHYARD_STATE: state }
+  t.equal((await switchyard(['lab', 'up', '--nodes', '1', '--api-port', '0'], { env })).status, 0)
+  const { pid } = JSON.parse(readFileSync(join(state, 'default', 'lab.json'), 'utf8')) as { pid: number }
+  process.kill(pid, 'SIGKILL')
+  for (let i = 0; i < 300 && processesOf(state).length > 0; i++) await sleep(10)
+  t.equal(hostState(state), before)
+  t.match((await switchyard(['lab', 'status'], { env })).stderr, 'the lab "default" is not up')
+})
+
+test('Ctrl-C while the lab comes up takes it down again', { timeout: 120_000 }, async (t) => {
   const state = mkdtempSync(join(tmpdir(), 'switchyard-crash-'))
   t.teardown(() => rmSync(state, { recursive: true, force: true }))
   const ran = await switchyard(['lab', 'up', '--nodes', '1', '--api-port', '0'], { env: { SWITCHYARD_STATE: state }, started: (child) => void setTimeout(() => child.kill('SIGINT'), 600) })
@@ -32,7 +46,7 @@ test('Ctrl-C while the lab comes up takes it down again', { timeout: 60_000 }, a
 
 const allowed = spawnSync('unshare', ['--user', '--map-root-user', 'true'], { uid: nobody, gid: nobody }).status === 0
 
-test('an ordinary user has a lab too', { timeout: 60_000, skip: !allowed && 'user namespaces are forbidden here' }, async (t) => {
+test('an ordinary user has a lab too', { timeout: 120_000, skip: !allowed && 'user namespaces are forbidden here' }, async (t) => {
   const state = mkdtempSync(join(tmpdir(), 'switchyard-user-'))
   chownSync(state, nobody, nobody)
   t.teardown(() => rmSync(state, { recursive: true, force: true }))
