@@ -4,7 +4,8 @@ import { ingress, ingressClass, secret, service, slice } from '../kube/testing/b
 import { seeded } from '../lib/random.ts'
 import { testAuthority } from '../lib/sockets/suite/certificates.ts'
 import type { EndpointSlice, Ingress, KubeObject, Secret, Service, IngressClass } from '../kube/objects.ts'
-import { Compiler, controllerName, type CompileOptions, type Objects } from './compile.ts'
+import { settingsOf } from './annotations/list.ts'
+import { Compiler, controllerName, nginxController, type CompileOptions, type Objects } from './compile.ts'
 import { certificateFor, match } from './match.ts'
 import type { RouteTable } from './table.ts'
 import { serviceOf } from './watching.ts'
@@ -99,6 +100,20 @@ const cases: readonly { name: string; given: readonly KubeObject[]; options?: Pa
     problems: ['InvalidHost: rule 0: "bad host" is no host name', 'InvalidHost: rule 1: "10.0.0.1" is no host name', 'InvalidPath: rule 2, path 1: "nope" is no path that could be asked for', 'InvalidPath: rule 2, path 2: "/%zz" is no path that could be asked for'],
   },
 ]
+
+void test('classes taken over from ingress-nginx bring its quirks: regular expressions spread over a host, a missing slash is redirected', async (t) => {
+  const how: CompileOptions = { ...options, controllers: [nginxController], settings: settingsOf }
+  const annotations = { 'nginx.ingress.kubernetes.io/use-regex': 'true' }
+  const objects = objectsOf(ingressClass('nginx', nginxController), ...backends, ingress('re', { 'x.test': { '~/v[0-9]+': 'a:80' } }, { class: 'nginx', annotations }), ingress('plain', { 'x.test': { '=/Exact': 'b:80' }, 'y.test': { '/dir/': 'c:80' } }, { class: 'nginx' }))
+  const { table, problems } = new Compiler(how).compile(objects)
+  t.equal(reached(table, 'x.test/exactly/so'), 'b', 'even Exact is a prefix in any letter case')
+  t.equal(reached(table, 'x.test/V12'), 'a')
+  t.match(problems.map((p) => `${p.ingress.metadata.name} ${p.reason}`).join(), /^plain RegexSpread$/)
+  t.same(match(table, 'y.test', '/dir')!.policies, [{ use: 'slash' }])
+  t.equal(reached(table, 'y.test/dir/x'), 'c')
+  const own = new Compiler({ ...options, settings: settingsOf }).compile(objectsOf(ours, ...backends, ingress('re', { 'x.test': { '~/v[0-9]+': 'a:80' } }, { class: 'sy', annotations }), ingress('plain', { 'x.test': { '=/Exact': 'b:80', '/dir/': 'c:80' } }, { class: 'sy' })))
+  t.same([reached(own.table, 'x.test/exactly'), reached(own.table, 'x.test/dir'), own.problems.length], ['404', 'c', 0], 'our own classes are spared')
+})
 
 for (const c of cases) {
   void test(c.name, async (t) => {

@@ -8,6 +8,9 @@ import { defaultRetries, defaultTimeouts, emptyTable, routeOrder, type Certifica
 /** Our name in `IngressClass.spec.controller`. */
 export const controllerName = 'switchyard.dev/ingress'
 
+/** The same of ingress-nginx: served only when asked for, and then with its quirks. */
+export const nginxController = 'k8s.io/ingress-nginx'
+
 export const classAnnotation = 'kubernetes.io/ingress.class'
 const defaultClassAnnotation = 'ingressclass.kubernetes.io/is-default-class'
 
@@ -123,6 +126,8 @@ interface Piece {
 }
 interface PieceRule {
   readonly host: string
+  /** Of a class taken over from ingress-nginx; `regex`: its annotations make all paths of the host regular expressions. */
+  readonly nginx: 'plain' | 'regex' | undefined
   readonly canary: Canary | undefined
   readonly routes: readonly Route[]
 }
@@ -429,6 +434,15 @@ export class Compiler {
       }
     }
     const problems: Problem[] = []
+    // ingress-nginx: one Ingress with regular expressions makes all paths of the host ones, also those of other Ingresses.
+    const spreads = parts.findIndex((p) => p.nginx === 'regex')
+    if (spreads >= 0) {
+      parts.forEach((part, i) => {
+        if (part.nginx !== 'plain') return
+        parts[i] = { ...part, routes: part.routes.flatMap((r) => asRegex(r) ?? []) }
+        problems.push({ ingress: owners[i]!, reason: 'RegexSpread', message: `the paths of ${host === '' ? 'any host' : host} are regular expressions in any letter case, because of the Ingress ${nameOf(owners[spreads]!)}, as ingress-nginx has it` })
+      })
+    }
     const made = merge(host, parts, owners, fallback, problems)
     if (problems.length > 0) this.#conflicts.set(host, problems)
     else this.#conflicts.delete(host)
@@ -481,10 +495,11 @@ export class Compiler {
       used.set(`${ns}/${service} ${id}`, [`${ns}/${service}`, id])
       return this.#upstream(ns, service, port ?? '', direct, objects)
     }
+    const nginx = objects.classes.get(className)?.spec?.controller === nginxController
     const settings = this.#settingsOf(ingress, {
       secrets,
       hasTls: (spec.tls?.length ?? 0) > 0,
-      nginx: objects.classes.get(className)?.spec?.controller === 'k8s.io/ingress-nginx',
+      nginx,
       upstream: (ns, service, port) => upstream(ns, service, port, false),
     })
     for (const p of settings.problems) problem(p.reason, p.message)
@@ -549,7 +564,8 @@ export class Compiler {
           const route = routeTo(p.backend, name, path, kind, where)
           if (route !== undefined) routes.push(route)
         }
-        rules.push({ host: name, canary: settings.canary, routes })
+        if (nginx && !settings.regex) routes.push(...slashes(routes))
+        rules.push({ host: name, nginx: nginx ? (settings.regex ? 'regex' : 'plain') : undefined, canary: settings.canary, routes })
       }
     }
 
@@ -656,7 +672,28 @@ function merge(host: string, parts: readonly PieceRule[], owners: readonly Ingre
       }
     }
   })
-  return { host, routes: [...taken.values()].sort(routeOrder), fallback }
+  return { host, routes: [...taken.values()].sort((a, b) => Number(b.policies[0]?.use === 'slash') - Number(a.policies[0]?.use === 'slash') || routeOrder(a, b)), fallback }
+}
+
+const regexes = new WeakMap<Route, Route | null>()
+
+/** The route as ingress-nginx makes it where another Ingress has regular expressions; undefined if its path is none. */
+function asRegex(route: Route): Route | undefined {
+  let made = regexes.get(route)
+  if (made === undefined) {
+    const path = route.policies[0]?.use === 'slash' ? undefined : pathOf(route.path, true)
+    regexes.set(route, (made = path === undefined ? null : { ...route, path, kind: 'regex' }))
+  }
+  return made ?? undefined
+}
+
+/** ingress-nginx answers `/my-path` with a redirect to `/my-path/` where only the latter has a rule. */
+function slashes(routes: readonly Route[]): Route[] {
+  return routes.flatMap((r) => {
+    const bare = r.path.slice(0, -1)
+    if (!r.path.endsWith('/') || bare === '' || routes.some((o) => o.path === bare)) return []
+    return [{ ...r, path: bare, kind: 'exact', policies: [{ use: 'slash' }] } satisfies Route]
+  })
 }
 
 const canaries = new WeakMap<Route, { readonly canary: Route; readonly made: Route }>()

@@ -66,6 +66,8 @@ export function unknown(key: string): string {
 /** What makes policies ready, by name. */
 export const middleware: Readonly<Record<string, Middleware>> = {
   ...Object.fromEntries(features.flatMap((f) => (f.step === undefined ? [] : [[f.name, (policy, tools) => f.step!(policy as never, tools)] satisfies [string, Middleware]]))),
+  // `/my-path` where ingress-nginx knows `/my-path/` only.
+  slash: () => ({ request: (x) => ({ status: 301, headers: [['Location', `${x.secure ? 'https' : 'http'}://${x.authority}${x.path}/${x.query}`]], reason: 'trailing slash' }) }),
   closed: (policy) => ({ request: () => ({ status: 503, reason: (policy as Policy & { readonly reason: string }).reason }) }),
 }
 

@@ -134,7 +134,6 @@ export class ClientConn implements Protocol, Exchange {
     this.since = this.#server.driver.now
     this.#server.clients.add(this)
     this.#server.connections++
-    if (this.#server.draining) this.#linger()
   }
 
   data(b: Buffer, from: number, to: number): void {
@@ -1003,7 +1002,7 @@ export class ClientConn implements Protocol, Exchange {
             this.#heldLength = 0
             this.#answerNow({ status: 408, reason: 'the head did not come in time' })
           }
-        } else if (this.clogged ? waited > limits.sendTimeout : waited > limits.idleTimeout) {
+        } else if (this.clogged ? waited > limits.sendTimeout : waited > limits.idleTimeout || (this.#server.draining && !this.fresh)) {
           if (this.clogged) this.wire.abort()
           else this.#linger()
         }
@@ -1069,7 +1068,12 @@ export class ClientConn implements Protocol, Exchange {
   /** No further requests; ends at once if none is under way. */
   finish(): void {
     this.#close = true
-    if (this.state === IDLE && this.#heldLength === 0) this.#linger()
+    if (this.state === IDLE && this.#heldLength === 0 && !this.fresh) this.#linger()
+  }
+
+  /** Just opened, and its first request is probably on its way: closing now would lose it. */
+  get fresh(): boolean {
+    return this.state === IDLE && this.requests === 0 && this.#server.driver.now - this.since < 500
   }
 
   /** Nothing more will be served here. */

@@ -337,7 +337,7 @@ export class Server implements UpstreamHost {
   }
 
   get busy(): boolean {
-    for (const c of this.clients) if (c.busy) return true
+    for (const c of this.clients) if (c.busy || (this.draining && c.fresh)) return true
     return false
   }
 

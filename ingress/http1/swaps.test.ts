@@ -54,12 +54,13 @@ void test('a thousand tables in turn under load: not one request fails', async (
   })
   for (let i = 0; i < 1000; i++) {
     server.use(frontend, tables[i % tables.length]!)
-    await new Promise((resolve) => setTimeout(resolve, 1))
+    // Some swaps fall between two octets of a turn, some between turns.
+    await new Promise((resolve) => (i % 5 === 0 ? setTimeout(resolve, 1) : setImmediate(resolve)))
   }
   swapping = false
   await Promise.all(clients)
   t.same(wrong, [])
-  t.ok(asked > 500, `${asked} requests during the swaps`)
+  t.ok(asked > 100, `${asked} requests during the swaps`)
 
   // And drained: what is under way is answered, connections end, nobody is told 5xx.
   agent.destroy()
