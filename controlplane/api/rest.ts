@@ -51,6 +51,15 @@ export interface DeleteOptions {
   readonly orphanDependents?: boolean
 }
 
+/** How an update goes. */
+export interface UpdateOptions {
+  /** No resourceVersion was sent: being overtaken is no conflict, `change` is asked again. */
+  readonly retry?: boolean
+  /** The field owners, where the caller knows better than a comparison. */
+  readonly managed?: () => Json[]
+  readonly part?: 'status' | 'other'
+}
+
 const letters = 'bcdfghjklmnpqrstvwxz2456789'
 
 /** Five characters as Kubernetes appends to `generateName`. */
@@ -67,6 +76,8 @@ export class Rest {
   readonly #admission: Admission
   readonly #log: Log
   readonly #now: () => number
+  /** The last of those who wait for a key. */
+  readonly #lines = new Map<string, Promise<void>>()
 
   constructor(parts: { readonly store: Store; readonly cache: Cache; readonly kinds: readonly Kind[]; readonly admission: Admission; readonly log: Log; readonly now?: () => number }) {
     this.#store = parts.store
@@ -199,11 +210,24 @@ export class Rest {
    * Changes the object to what `change` makes of it (called again when somebody was faster). `status`: only the status is taken over.
    * `unconditional`: no resourceVersion was sent, so being overtaken is no conflict.
    */
-  async update(
-    call: Call,
-    change: (before: Json) => Json | Promise<Json>,
-    how: { readonly retry?: boolean; readonly managed?: () => Json[]; readonly part?: 'status' | 'other' } = {},
-  ): Promise<Entry> {
+  async update(call: Call, change: (before: Json) => Json | Promise<Json>, how: UpdateOptions = {}): Promise<Entry> {
+    if (how.retry !== true) return this.#update(call, change, how)
+    // Those who would try again anyway wait for each other: a hundred patches of one object cost a hundred writes, not five thousand.
+    const key = this.key(call.kind, call.namespace, call.name)
+    const before = this.#lines.get(key)
+    let leave!: () => void
+    const mine = new Promise<void>((resolve) => (leave = resolve))
+    this.#lines.set(key, mine)
+    await before
+    try {
+      return await this.#update(call, change, how)
+    } finally {
+      leave()
+      if (this.#lines.get(key) === mine) this.#lines.delete(key)
+    }
+  }
+
+  async #update(call: Call, change: (before: Json) => Json | Promise<Json>, how: UpdateOptions): Promise<Entry> {
     const { kind: k } = call
     for (let attempt = 0; ; attempt++) {
       const existing = this.entry(k, call.namespace, call.name)

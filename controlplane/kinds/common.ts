@@ -54,7 +54,7 @@ NodeSelectorRequirement
 
 PortStatus
   port! 1 int32 required
-  protocol! 2 string required
+  protocol! 2 string required enum=SCTP|TCP|UDP
   error 3 *string
 `,
 )

@@ -8,7 +8,7 @@ types(
   `
 EndpointSlice
   metadata 1 ObjectMeta
-  addressType! 4 string required
+  addressType! 4 string required enum=FQDN|IPv4|IPv6
   endpoints! 2 []Endpoint atomic required
   ports! 3 []SliceEndpointPort atomic
 

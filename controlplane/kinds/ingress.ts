@@ -57,12 +57,12 @@ HTTPIngressRuleValue
 
 IngressPortStatus
   port! 1 int32 required
-  protocol! 2 string required
+  protocol! 2 string required enum=SCTP|TCP|UDP
   error 3 *string
 
 HTTPIngressPath
   path 1 string
-  pathType! 3 *string required
+  pathType! 3 *string required enum=Exact|ImplementationSpecific|Prefix
   backend! 2 IngressBackend required
 `,
 )

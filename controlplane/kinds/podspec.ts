@@ -25,10 +25,10 @@ PodSpec
   initContainers 20 []Container merge=name map=name
   containers! 2 []Container merge=name map=name required
   ephemeralContainers 34 []EphemeralContainer merge=name map=name
-  restartPolicy 3 string
+  restartPolicy 3 string enum=Always|Never|OnFailure
   terminationGracePeriodSeconds 4 *int64
   activeDeadlineSeconds 5 *int64
-  dnsPolicy 6 string
+  dnsPolicy 6 string enum=ClusterFirst|ClusterFirstWithHostNet|Default|None
   nodeSelector 7 {string} atomic
   serviceAccountName 8 string
   serviceAccount 9 string

@@ -17,21 +17,21 @@ ServiceSpec
   selector 2 {string} atomic
   clusterIP 3 string
   clusterIPs 18 []string atomic
-  type 4 string
+  type 4 string enum=ClusterIP|ExternalName|LoadBalancer|NodePort
   externalIPs 5 []string atomic
-  sessionAffinity 7 string
+  sessionAffinity 7 string enum=ClientIP|None
   loadBalancerIP 8 string
   loadBalancerSourceRanges 9 []string atomic
   externalName 10 string
-  externalTrafficPolicy 11 string
+  externalTrafficPolicy 11 string enum=Cluster|Local
   healthCheckNodePort 12 int32
   publishNotReadyAddresses 13 bool
   sessionAffinityConfig 14 *SessionAffinityConfig
   ipFamilies 19 []string atomic
-  ipFamilyPolicy 17 *string
+  ipFamilyPolicy 17 *string enum=PreferDualStack|RequireDualStack|SingleStack
   allocateLoadBalancerNodePorts 20 *bool
   loadBalancerClass 21 *string
-  internalTrafficPolicy 22 *string
+  internalTrafficPolicy 22 *string enum=Cluster|Local
   trafficDistribution 23 *string
 
 ServiceStatus
@@ -40,7 +40,7 @@ ServiceStatus
 
 ServicePort
   name 1 string
-  protocol 2 string default=TCP
+  protocol 2 string default=TCP enum=SCTP|TCP|UDP
   appProtocol 6 *string
   port! 3 int32 required
   targetPort 4 IntOrString

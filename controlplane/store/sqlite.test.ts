@@ -1,9 +1,11 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { test } from 'tap'
+import { setTimeout as patience, test } from 'tap'
 import { SqliteStore } from './sqlite.ts'
 import { suite } from './suite.ts'
+
+patience(120_000)
 
 const folder = mkdtempSync(join(tmpdir(), 'store-'))
 let n = 0
