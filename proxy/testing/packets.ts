@@ -78,7 +78,10 @@ export async function prove(scene: Scene, flow: Flow, alwaysMasquerades = false)
     return reached ? undefined : `expected untouched: ${said}`
   }
   const tries = flow.sticky === true ? 8 : arrives.length > 1 ? 20 : 2
-  const got = await Promise.all(Array.from({ length: tries }, () => scene.ask(flow.from, { ...order, timeout: 3000 })))
+  const ask = (): Promise<Outcome> => scene.ask(flow.from, { ...order, timeout: 5000 })
+  // Affinity begins with the first connection that is made, so that one comes alone.
+  const first = flow.sticky === true ? [await ask()] : []
+  const got = [...first, ...(await Promise.all(Array.from({ length: tries - first.length }, ask)))]
   const seen = new Set<string>()
   for (const o of got) {
     if (o.by === undefined) return `expected an answer: ${o.kind}${o.error === undefined ? '' : ` (${o.error})`}`
