@@ -328,15 +328,18 @@ export class PackedTable {
 /** Few sizes, so that what is given back fits the next one. */
 const rounded = (words: number): number => (words <= 32 ? (words + 1) & ~1 : (words + 7) & ~7)
 
-/** The octets of a folded name as words, padded with zeroes. */
-export function keyWords(name: Octets): Int32Array {
-  const out = new Int32Array((name.length + 3) >> 2)
+const keys = Array.from({ length: 65 }, (_, i) => new Int32Array(i))
+
+/** The octets of a folded name as words, padded with zeroes. Lent: the next call writes over them. */
+function keyWords(name: Octets): Int32Array {
+  const out = keys[(name.length + 3) >> 2]!
+  out.fill(0)
   for (let i = 0; i < name.length; i++) out[i >> 2]! |= name.charCodeAt(i) << ((i & 3) * 8)
   return out
 }
 
 /** The hash that readers compute over the same words while they fold them. */
-export function hashWords(words: Int32Array, seed: number): number {
+function hashWords(words: Int32Array, seed: number): number {
   let h = seed
   for (const word of words) {
     h = Math.imul(h ^ word, 0x9e3779b1)

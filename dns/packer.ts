@@ -7,7 +7,7 @@ import { KubernetesHandler } from './handlers/kubernetes/handler.ts'
 import { PackedTable, type PackedAnswer, type PackedZone } from './packed.ts'
 import { Count, Resolver } from './resolve.ts'
 import type { Site } from './server.ts'
-import { setOf } from './table.ts'
+import { setOf, type RecordSet } from './table.ts'
 import { encode } from './wire/message.ts'
 import { within, type Name } from './wire/name.ts'
 import { Class, Flag, Type } from './wire/types.ts'
@@ -161,6 +161,8 @@ export class Packer {
   /** The octets behind the question, made by the same hands as every other answer. */
   #pack(handler: KubernetesHandler, name: Name, type: number, apex: Name): PackedAnswer | undefined {
     const found = handler.find(name, type, apex)
+    const plain = found.kind === 'records' ? plainly(found.set) : undefined
+    if (plain !== undefined) return plain
     if (found.kind === 'alias') return undefined
     const answer = handler.finish(name, apex, found)
     const b = this.#out
@@ -207,6 +209,25 @@ function touchedBy(handlers: readonly Handler[]): ReadonlySet<Name> | 'all' {
     for (const name of touched) out.add(name)
   }
   return out
+}
+
+/** Records whose octets need no second look: addresses, and a single name that shares nothing with the question. */
+function plainly({ type, ttl, data }: RecordSet): PackedAnswer | undefined {
+  const address = type === Type.A || type === Type.AAAA
+  if (!address && !(type === Type.PTR && data.length === 1 && !data[0]!.endsWith('\x04arpa\0'))) return undefined
+  const size = 12 + data[0]!.length
+  if (size * data.length > longest) return undefined
+  const records = Buffer.allocUnsafe(size * data.length)
+  let p = 0
+  for (const d of data) {
+    records.writeUInt16BE(0xc00c, p)
+    records.writeUInt16BE(type, p + 2)
+    records.writeUInt16BE(Class.IN, p + 4)
+    records.writeUInt32BE(ttl, p + 6)
+    records.writeUInt16BE(d.length, p + 10)
+    p += 12 + records.write(d, p + 12, 'latin1')
+  }
+  return { type, rcode: 0, records, answers: data.length, authority: 0, additional: 0, answerOctets: records.length, recordSize: address ? size : 0 }
 }
 
 /** The SOA record of a negative answer, with pointers at the zone wherever it ends a name. */

@@ -22,11 +22,40 @@ export interface Node {
   readonly sets: readonly RecordSet[]
 }
 
-interface OwnNode extends Node {
-  sets: RecordSet[]
-  parts: Entry[]
-  children: number
+/** What sources say of a name: most have one record, so one stands without a list. */
+class OwnNode implements Node {
+  parts: Entry | Entry[] | undefined = undefined
+  children = 0
+
+  /** Put together when asked for: who asks often has compiled answers. */
+  get sets(): readonly RecordSet[] {
+    const { parts } = this
+    if (parts === undefined) return noSets
+    if (Array.isArray(parts)) return setsOf(parts)
+    return parts.type === 0 ? noSets : [{ type: parts.type, ttl: parts.ttl, data: [parts.data] }]
+  }
+
+  add(e: Entry): void {
+    const { parts } = this
+    if (parts === undefined) this.parts = e
+    else if (Array.isArray(parts)) parts.push(e)
+    else this.parts = [parts, e]
+  }
+
+  remove(gone: ReadonlySet<Entry>): void {
+    const { parts } = this
+    if (Array.isArray(parts)) {
+      const left = parts.filter((p) => !gone.has(p))
+      this.parts = left.length > 1 ? left : left[0]
+    } else if (parts !== undefined && gone.has(parts)) this.parts = undefined
+  }
+
+  has(e: Entry): boolean {
+    return Array.isArray(this.parts) ? this.parts.includes(e) : this.parts === e
+  }
 }
+
+const noSets: readonly RecordSet[] = []
 
 const nothing: readonly Entry[] = []
 
@@ -74,15 +103,22 @@ export class RecordTable {
   sourcesOf(name: Name): string[] {
     const node = this.#nodes.get(name)
     if (node === undefined) return []
-    return [...this.#sources].filter(([, entries]) => entries.some((e) => node.parts.includes(e))).map(([source]) => source)
+    return [...this.#sources].filter(([, entries]) => entries.some((e) => node.has(e))).map(([source]) => source)
   }
 
   /** Replaces what `source` says by `entries` (none: it is gone). Returns the names whose answers changed, those that came to be or ceased to exist among them. */
   put(source: string, entries: readonly Entry[]): readonly Name[] {
     const before = this.#sources.get(source) ?? nothing
     if (before.length === 0 && entries.length === 0) return []
+    if (before.length === 0) return this.#first(source, entries)
     const old = new Map<string, Entry>()
-    for (const e of before) old.set(keyOf(e), e)
+    // The same record twice (an endpoint in two slices, say) stands twice at its name.
+    const surplus: Entry[] = []
+    for (const e of before) {
+      const key = keyOf(e)
+      if (old.has(key)) surplus.push(e)
+      else old.set(key, e)
+    }
     const kept: Entry[] = []
     const added: Entry[] = []
     const seen = new Set<string>()
@@ -97,27 +133,34 @@ export class RecordTable {
     }
     if (kept.length === 0) this.#sources.delete(source)
     else this.#sources.set(source, kept)
-    if (added.length === 0 && old.size === 0) return []
+    if (added.length === 0 && old.size === 0 && surplus.length === 0) return []
     const changed = new Set<Name>()
-    for (const e of added) this.#ensure(e.name, changed).parts.push(e)
+    for (const e of added) this.#ensure(e.name, changed).add(e)
     const gone = new Map<Name, Set<Entry>>()
-    for (const e of old.values()) {
+    for (const e of [...old.values(), ...surplus]) {
       const here = gone.get(e.name)
       if (here === undefined) gone.set(e.name, new Set([e]))
       else here.add(e)
     }
     for (const [name, entriesGone] of gone) {
-      const node = this.#nodes.get(name)!
-      node.parts = node.parts.filter((p) => !entriesGone.has(p))
+      this.#nodes.get(name)!.remove(entriesGone)
       changed.add(name)
     }
     for (const e of added) changed.add(e.name)
-    for (const name of [...changed]) {
-      const node = this.#nodes.get(name)
-      if (node !== undefined) node.sets = setsOf(node.parts)
-    }
     for (const name of gone.keys()) this.#prune(name, changed)
     // Never backwards, also when two changes fall into one second or the clock is set back.
+    this.#serial = Math.max(this.#serial + 1, this.#now())
+    return [...changed]
+  }
+
+  /** A source that said nothing before: most of them, when a server begins. */
+  #first(source: string, entries: readonly Entry[]): readonly Name[] {
+    this.#sources.set(source, entries)
+    const changed = new Set<Name>()
+    for (const e of entries) {
+      this.#ensure(e.name, changed).add(e)
+      changed.add(e.name)
+    }
     this.#serial = Math.max(this.#serial + 1, this.#now())
     return [...changed]
   }
@@ -125,7 +168,7 @@ export class RecordTable {
   #ensure(name: Name, changed: Set<Name>): OwnNode {
     const known = this.#nodes.get(name)
     if (known !== undefined) return known
-    const node: OwnNode = { sets: [], parts: [], children: 0 }
+    const node = new OwnNode()
     this.#nodes.set(name, node)
     changed.add(name)
     if (name !== root) this.#ensure(parentOf(name), changed).children++
@@ -134,7 +177,7 @@ export class RecordTable {
 
   #prune(name: Name, changed: Set<Name>): void {
     const node = this.#nodes.get(name)
-    if (node === undefined || node.parts.length > 0 || node.children > 0) return
+    if (node === undefined || node.parts !== undefined || node.children > 0) return
     this.#nodes.delete(name)
     changed.add(name)
     if (name === root) return
