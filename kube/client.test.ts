@@ -149,6 +149,16 @@ test('a watch ends with the server, fails when cut, and lets go when its reader 
   await api.until(() => api.watches() === 0)
 })
 
+test('lists that Go writes as null are empty lists', async (t) => {
+  const item = '{"metadata":{"name":"web-x","namespace":"demo","resourceVersion":"2"},"addressType":"IPv4","endpoints":null,"ports":null}'
+  const server = http.createServer((request, response) => response.end(request.url!.includes('watch') ? `{"type":"ADDED","object":${item}}\n` : `{"metadata":{"resourceVersion":"2"},"items":[${item}]}`))
+  const url = await listening(t, server)
+  const client = connect(await parseKubeconfig(JSON.stringify({ clusters: [{ name: 'c', cluster: { server: url } }], contexts: [{ name: 'x', context: { cluster: 'c' } }], 'current-context': 'x' })))
+  t.match((await client.list(endpointslices)).items, [{ endpoints: [], ports: [] }])
+  for await (const { object } of client.watch(endpointslices)) t.match(object, { endpoints: [], ports: [] })
+  client.close()
+})
+
 test('warnings are told', async (t) => {
   const server = http.createServer((_request, response) => response.writeHead(201, { Warning: '299 - "first \\"word\\"", 299 - "second"' }).end('{"metadata":{"name":"x"}}'))
   const url = await listening(t, server)

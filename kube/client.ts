@@ -220,8 +220,15 @@ function namespaceOf(resource: Resource, namespace: string | undefined, credenti
 }
 
 function named<T extends KubeObject>(resource: Resource<T>, object: T): T {
+  if (resource.plural === 'endpointslices') withoutNulls(object as { endpoints?: unknown; ports?: unknown })
   if (object.kind !== undefined) return object
   return { apiVersion: apiVersionOf(resource), kind: resource.kind, ...object }
+}
+
+/** Go writes an empty list of a field that is always there as null; nobody should have to know which fields those are. */
+function withoutNulls(slice: { endpoints?: unknown; ports?: unknown }): void {
+  if (slice.endpoints === null || slice.endpoints === undefined) slice.endpoints = []
+  if (slice.ports === null || slice.ports === undefined) slice.ports = []
 }
 
 function withQuery(path: string, query: Query | undefined): string {

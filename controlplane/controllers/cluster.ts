@@ -110,7 +110,8 @@ function revisionOf(object: KubeObject | undefined): bigint {
 /** What is kept of the kinds whose objects are large; nothing here reads the rest. */
 const reducers: Readonly<Record<string, (object: never) => KubeObject>> = {
   pods: reducePod,
-  secrets: ({ apiVersion, kind, metadata }: Secret): KubeObject => ({ apiVersion: apiVersion!, kind: kind!, metadata: slim(metadata) }),
+  // No controller keeps secrets in its memory; of a token it is enough to know that it is there.
+  secrets: ({ apiVersion, kind, metadata, type, data }: Secret): Secret => ({ apiVersion: apiVersion!, kind: kind!, metadata: slim(metadata), ...(type === undefined ? {} : { type }), ...(data?.['token'] === undefined ? {} : { data: { token: '' } }) }),
   configmaps: ({ data, ...rest }: ConfigMap): ConfigMap => ({ ...reduceAny(rest), ...(rest.metadata.name === 'kube-root-ca.crt' && data !== undefined ? { data } : {}) }),
 }
 

@@ -165,9 +165,10 @@ export const deploymentController: Controller = {
       return written
     }
 
+    // By way of the status: a change of annotations on the object itself counts as a new generation.
     async function markRevision(deployment: Deployment, revision: string): Promise<void> {
       if (deployment.metadata.annotations?.[annotation.revision] === revision) return
-      const written = await client.patch(deployments, deployment.metadata.name, namespaceOf(deployment), { metadata: { annotations: { [annotation.revision]: revision } } }, 'merge', { signal })
+      const written = await client.patch(deployments, deployment.metadata.name, namespaceOf(deployment), { metadata: { annotations: { [annotation.revision]: revision } } }, 'merge', { subresource: 'status', signal })
       await all.deployments.shows(written)
     }
 

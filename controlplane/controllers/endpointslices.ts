@@ -59,8 +59,8 @@ export async function carryOut(plan: SlicePlan, { client, slices, signal }: Pick
   const seen: Promise<void>[] = []
   // First what adds, then what takes away: a Service never loses all its endpoints in between.
   try {
-    for (const slice of plan.update) seen.push(slices.shows(await client.update(endpointslices, slice, { signal })))
-    for (const slice of plan.create) seen.push(slices.shows(await client.create(endpointslices, slice, { signal })))
+    for (const slice of plan.update) seen.push(slices.shows(await client.update(endpointslices, written(slice), { signal })))
+    for (const slice of plan.create) seen.push(slices.shows(await client.create(endpointslices, written(slice), { signal })))
     for (const slice of plan.remove) {
       try {
         await client.delete(endpointslices, slice.metadata.name, slice.metadata.namespace, { uid: slice.metadata.uid, signal })
@@ -72,6 +72,13 @@ export async function carryOut(plan: SlicePlan, { client, slices, signal }: Pick
   } finally {
     await Promise.all(seen)
   }
+}
+
+/** An empty slice as Kubernetes' own controller writes it: its lists are left out. */
+function written<T extends { readonly endpoints: readonly SliceEndpoint[]; readonly ports?: readonly EndpointPort[] }>(slice: T): T {
+  if (slice.endpoints.length > 0) return slice
+  const { endpoints: _, ports, ...rest } = slice
+  return (ports === undefined || ports.length === 0 ? rest : { ...rest, ports }) as T
 }
 
 /** When what changed since the last look began: a Pod became ready or stopped being so, or the Service was made. */

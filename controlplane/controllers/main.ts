@@ -18,7 +18,7 @@ import { nodeLifecycle } from './nodes.ts'
 import { podCidrs } from './podcidrs.ts'
 import { queue, type Queue } from './queue.ts'
 import { replicaSetController } from './replicasets.ts'
-import { serviceAccounts } from './serviceaccounts.ts'
+import { serviceAccounts, tokenSecrets } from './serviceaccounts.ts'
 
 export type { ControllerOptions } from './controller.ts'
 
@@ -32,6 +32,7 @@ export const controllers: readonly Controller[] = [
   endpointsController,
   mirroring,
   serviceAccounts,
+  tokenSecrets,
   namespaceController,
   garbageCollector,
   loadBalancers,

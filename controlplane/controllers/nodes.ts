@@ -67,7 +67,7 @@ export const nodeLifecycle: Controller = {
         return (t.key !== keys.notReady && t.key !== keys.unreachable) || (t.key === reason && (t.effect === 'NoSchedule' || t.effect === 'NoExecute'))
       })
       const add = (t: Taint): void => {
-        if (!after.some((o) => o.key === t.key && o.effect === t.effect)) after.push({ ...t, timeAdded: timestamp() })
+        if (!after.some((o) => o.key === t.key && o.effect === t.effect)) after.push(t.effect === 'NoExecute' ? { ...t, timeAdded: timestamp() } : t)
       }
       if (reason !== undefined) {
         add({ key: reason, effect: 'NoSchedule' })

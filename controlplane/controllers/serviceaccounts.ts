@@ -1,9 +1,55 @@
 import { isConflict, isNotFound } from '../../kube/client.ts'
-import { configmaps, namespaces, serviceaccounts } from '../../kube/resources.ts'
+import { configmaps, keyOf, namespaces, pathOf, secrets, serviceaccounts } from '../../kube/resources.ts'
 import { namespaceOf } from './cluster.ts'
 import type { Controller } from './controller.ts'
 
 const rootCa = 'kube-root-ca.crt'
+
+const tokenType = 'kubernetes.io/service-account-token'
+const accountName = 'kubernetes.io/service-account.name'
+const accountUid = 'kubernetes.io/service-account.uid'
+
+/** Fills Secrets that ask for the token of a ServiceAccount, and removes those whose account has gone. */
+export const tokenSecrets: Controller = {
+  name: 'tokens',
+  start({ client, cluster, queue, options, signal }) {
+    const all = { accounts: cluster.of(serviceaccounts), secrets: cluster.of(secrets) }
+    const work = queue('tokens', sync)
+    all.secrets.on((now) => {
+      if (now?.type === tokenType) work.add(keyOf(now))
+    })
+    all.accounts.on((now, before) => {
+      const account = (now ?? before)!
+      for (const s of all.secrets.in(namespaceOf(account))) if (s.type === tokenType && s.metadata.annotations?.[accountName] === account.metadata.name) work.add(keyOf(s))
+    })
+
+    async function sync(key: string): Promise<void> {
+      const secret = all.secrets.objects.get(key)
+      const account = secret?.metadata.annotations?.[accountName]
+      if (secret === undefined || account === undefined || secret.metadata.deletionTimestamp !== undefined) return
+      const { name, uid, annotations } = secret.metadata
+      const namespace = namespaceOf(secret)
+      try {
+        const owner = all.accounts.objects.get(`${namespace}/${account}`) ?? (await client.find(serviceaccounts, account, namespace, { signal }))
+        if (owner === undefined || (annotations?.[accountUid] !== undefined && annotations[accountUid] !== owner.metadata.uid)) {
+          await client.delete(secrets, name, namespace, { uid, signal })
+          return
+        }
+        if (secret.data?.['token'] !== undefined && annotations?.[accountUid] !== undefined) return
+        // As long as the Secret lives: the token is bound to it.
+        const body = { apiVersion: 'authentication.k8s.io/v1', kind: 'TokenRequest', spec: { expirationSeconds: 10 * 365 * 86_400, boundObjectRef: { apiVersion: 'v1', kind: 'Secret', name, uid } } }
+        const answer = await client.raw('POST', pathOf(serviceaccounts, namespace, account, 'token'), { body, signal })
+        if (answer.code !== 201) throw new Error(`no token for ${namespace}/${account}: ${answer.code} ${answer.body.toString('utf8').slice(0, 300)}`)
+        const { token } = (JSON.parse(answer.body.toString('utf8')) as { status: { token: string } }).status
+        const text = (value: string): string => Buffer.from(value).toString('base64')
+        const data = { token: text(token), namespace: text(namespace), ...(options.rootCertificate === undefined ? {} : { 'ca.crt': text(options.rootCertificate) }) }
+        await all.secrets.shows(await client.patch(secrets, name, namespace, { metadata: { uid, annotations: { [accountUid]: owner.metadata.uid } }, data }, 'merge', { signal }))
+      } catch (error) {
+        if (!isNotFound(error) && !isConflict(error)) throw error
+      }
+    }
+  },
+}
 
 /** Keeps a ServiceAccount `default` and the certificate of the API in every namespace. */
 export const serviceAccounts: Controller = {

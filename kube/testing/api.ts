@@ -642,7 +642,7 @@ export class FakeApi {
       ...(hasGeneration.has(resource.plural) ? { generation } : {}),
     }
     // Through JSON, as over the wire: nobody shares objects with a test.
-    const stored = JSON.parse(JSON.stringify({ ...object, apiVersion: apiVersionOf(resource), kind: resource.kind, metadata })) as Stored
+    const stored = JSON.parse(JSON.stringify({ ...(resource.plural === 'endpointslices' ? { endpoints: [], ports: [] } : {}), ...object, apiVersion: apiVersionOf(resource), kind: resource.kind, metadata })) as Stored
     this.#table(resource).set(keyOf(stored), stored)
     this.#note({ revision, resource, type: before === undefined ? 'ADDED' : 'MODIFIED', now: stored, before })
     return stored
