@@ -9,7 +9,8 @@ import { Arena } from '../ffi/ffi.ts'
 import { selfTest } from '../ffi/selftest.ts'
 import { readSockaddr, writeSockaddr } from '../ffi/sockaddr.ts'
 import { openDatagrams } from './datagrams.ts'
-import { Loop, type Ready } from './loop.ts'
+import { fdMask, Loop, tagShift, type Ready } from './loop.ts'
+import type { Share } from './share.ts'
 import { Pipes, Stream, type Streams } from './stream.ts'
 import { openTls, type Tls, type TlsCounts } from './tls.ts'
 
@@ -24,10 +25,10 @@ const sweepEvery = 50
 const keepAliveIdle = 120
 
 /** The epoll driver if its self-test passes here, else why not. */
-export async function openEpoll(): Promise<Driver | string> {
+export async function openEpoll(how: { readonly share?: Share; readonly index?: number } = {}): Promise<EpollDriver | string> {
   const why = selfTest()
   if (why !== undefined) return why
-  const driver = new EpollDriver()
+  const driver = new EpollDriver(how.share, how.index)
   const broken = await echoes(driver)
   if (broken === undefined) return driver
   await driver.close()
@@ -78,6 +79,8 @@ export class EpollDriver implements Driver {
   readonly #streams: Streams
   readonly #listeners = new Set<Listener>()
   readonly #bound = new Set<Bound>()
+  /** What connections become that others accepted for us, by the listener they came by. */
+  readonly #tags = new Map<number, { readonly accept: () => Protocol; readonly how: ListenOptions }>()
   readonly #timers = new Set<NodeJS.Timeout>()
   readonly #connecting = new Map<Stream, number>()
   #sweeper: NodeJS.Timeout | undefined
@@ -85,13 +88,18 @@ export class EpollDriver implements Driver {
   #node: Driver | undefined
   #filter: Tls | string | undefined
 
-  constructor() {
+  /** Of those that `share` joins, this one is `index`. */
+  constructor(share?: Share, index = 0) {
     this.#loop = new Loop((error) => {
       // A protocol that throws has lost its state: as with any uncaught error the process ends, with the right stack.
       process.nextTick(() => {
         throw error
       })
-    })
+    }, share, index)
+    if (share !== undefined) {
+      share.join(index, this.#loop.epoll)
+      this.#loop.stranger = (fd, tag, generation) => this.#handedOver(fd, tag, generation)
+    }
     this.#streams = { loop: this.#loop, pipes: new Pipes(this.#loop), all: new Set() }
   }
 
@@ -116,10 +124,13 @@ export class EpollDriver implements Driver {
       return this.listen(at, () => filter.server(tls, accept, () => this.#loop.now), rest)
     }
     const fd = 'fd' in at ? this.#adopt(at) : this.#openListener(at, how)
-    const listener = new Listener(this.#loop, fd, (client, peer, peerPort) => this.#accept(client, peer, peerPort, accept, how), how)
-    const r = this.#loop.add(fd, listener, k.EPOLLIN)
+    // An inherited socket that others listen on too stays theirs.
+    const shared = 'fd' in at && this.#loop.share !== undefined && fd < 2048
+    const listener = new Listener(this.#loop, fd, shared, (client, peer, peerPort) => this.#taken(fd, shared, client, peer, peerPort, accept, how), how)
+    if (shared) this.#tags.set(fd, { accept, how })
+    const r = this.#loop.add(fd, listener, shared ? k.EPOLLIN | k.EPOLLEXCLUSIVE : k.EPOLLIN)
     if (r < 0) {
-      this.#loop.sys.close(fd)
+      if (!shared) this.#loop.sys.close(fd)
       throw new SocketError('listen on', at, errnoName(r))
     }
     this.#listeners.add(listener)
@@ -133,22 +144,63 @@ export class EpollDriver implements Driver {
       port: readSockaddr(arena.buffer, nameAt)?.port ?? 0,
       drain: () => {
         // Those who wait in the queue were promised a connection by the kernel.
-        if (this.#listeners.has(listener)) listener.acceptAll()
+        if (this.#listeners.has(listener) && !shared) listener.acceptAll()
+        if (shared) this.#loop.share?.leave(this.#loop.index)
         gone()
       },
       close: gone,
     }
   }
 
-  #accept(fd: number, peer: string, peerPort: number, accept: () => Protocol, how: ListenOptions): void {
+  /** A connection just accepted: ours, or that of the worker with the fewest. */
+  #taken(listener: number, shared: boolean, fd: number, peer: string, peerPort: number, accept: () => Protocol, how: ListenOptions): void {
+    const { share, index, sys } = this.#loop
+    if (!shared || share === undefined) return this.#accept(fd, peer, peerPort, accept, how)
+    const target = share.least(index)
+    if (target !== index && fd <= fdMask) {
+      const generation = share.nextGeneration(fd)
+      share.taken(target, fd)
+      // Writable at once, so the other one hears of it also when the client waits to be spoken to.
+      if (sys.epollControl(share.epollOf(target), k.EPOLL_CTL_ADD, fd, k.EPOLLIN | k.EPOLLOUT, fd | (listener << tagShift), generation) >= 0) return
+      share.released(target, fd)
+    }
+    share.taken(index, fd)
+    this.#accept(fd, peer, peerPort, accept, how, true)
+  }
+
+  #handedOver(fd: number, tag: number, generation: number): void {
+    const { sys, arena, nameAt } = this.#loop
+    const listener = this.#tags.get(tag)
+    const named = sys.getpeername(fd, arena, nameAt, nameAt + 28)
+    const peer = named < 0 ? undefined : readSockaddr(arena.buffer, nameAt)
+    if (listener === undefined) {
+      this.#loop.share?.released(this.#loop.index, fd)
+      this.#loop.share?.nextGeneration(fd)
+      sys.close(fd)
+      return
+    }
+    this.#accept(fd, peer?.host ?? '', peer?.port ?? 0, listener.accept, listener.how, true, generation)
+  }
+
+  /** A listening socket for workers to share, in nobody's epoll set: each gives it to `listen` as a descriptor. */
+  reserve(at: Address, how: ListenOptions = {}): { readonly fd: number; readonly port: number; close(): void } {
+    const fd = this.#openListener(at, how)
+    const { sys, arena, nameAt } = this.#loop
+    sys.getsockname(fd, arena, nameAt, nameAt + 28)
+    return { fd, port: readSockaddr(arena.buffer, nameAt)?.port ?? 0, close: () => void sys.close(fd) }
+  }
+
+  #accept(fd: number, peer: string, peerPort: number, accept: () => Protocol, how: ListenOptions, counted = false, generation?: number): void {
     const highWater = how.highWater ?? defaultHighWater
-    const stream = new Stream(this.#streams, fd, how.peek === undefined ? accept() : waiting, peer, peerPort, highWater)
+    const stream = new Stream(this.#streams, fd, how.peek === undefined ? accept() : waiting, peer, peerPort, highWater, generation)
+    stream.counted = counted
     if (how.originalDestination === true) {
       const original = this.#originalDestination(fd, peer)
       if (original !== undefined) stream.local = original
     }
-    if (how.peek === undefined) stream.accepted()
-    else stream.peek(how.peek, accept)
+    if (generation !== undefined && how.peek === undefined) stream.handed()
+    else if (how.peek === undefined) stream.accepted()
+    else stream.peek(how.peek, accept, generation !== undefined)
   }
 
   /** Where the client wanted to go before a redirect; undefined when nobody redirected it. */
@@ -288,6 +340,11 @@ export class EpollDriver implements Driver {
   }
 
   async close(): Promise<void> {
+    if (this.#loop.share !== undefined) {
+      this.#loop.share.leave(this.#loop.index)
+      // What others gave us and we have not met yet must be known to be ended.
+      this.#loop.turn()
+    }
     for (const timer of this.#timers) clearInterval(timer)
     this.#timers.clear()
     clearInterval(this.#sweeper)
@@ -330,21 +387,24 @@ class Listener implements Ready {
   readonly generation: number
   readonly #loop: Loop
   readonly #fd: number
+  readonly #shared: boolean
   readonly #taken: (fd: number, peer: string, port: number) => void
   readonly #how: ListenOptions
   #again: NodeJS.Timeout | undefined
   #closed = false
 
-  constructor(loop: Loop, fd: number, taken: (fd: number, peer: string, port: number) => void, how: ListenOptions) {
+  constructor(loop: Loop, fd: number, shared: boolean, taken: (fd: number, peer: string, port: number) => void, how: ListenOptions) {
     this.#loop = loop
     this.generation = loop.nextGeneration()
     this.#fd = fd
+    this.#shared = shared
     this.#taken = taken
     this.#how = how
   }
 
   ready(): void {
-    for (let i = 0; i < mostAccepts && !this.#closed; i++) if (!this.#one()) return
+    // Shared: a few at a time, the others are awake as well.
+    for (let i = 0; i < (this.#shared ? 8 : mostAccepts) && !this.#closed; i++) if (!this.#one()) return
   }
 
   acceptAll(): void {
@@ -379,6 +439,8 @@ class Listener implements Ready {
     this.#closed = true
     clearTimeout(this.#again)
     this.#loop.forget(this.#fd)
-    this.#loop.sys.close(this.#fd)
+    // A socket that others listen on too only leaves our set: nobody in its queue is lost.
+    if (this.#shared) this.#loop.out(this.#fd)
+    else this.#loop.sys.close(this.#fd)
   }
 }

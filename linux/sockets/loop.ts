@@ -1,6 +1,7 @@
 import { performance } from 'node:perf_hooks'
 import { EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, epollEvent } from '../ffi/constants.ts'
 import { E } from '../ffi/errno.ts'
+import type { Share } from './share.ts'
 import { Arena, syscalls, watch, type Syscalls, type Watch } from '../ffi/ffi.ts'
 
 /** Who is told that its descriptor is ready. */
@@ -12,6 +13,10 @@ export interface Ready {
 
 /** Events taken by one `epoll_wait`. */
 const batch = 256
+/** The event's data names the descriptor in the low bits; above, for one that was handed over, the listener it came by. */
+export const fdMask = (1 << 20) - 1
+export const tagShift = 20
+
 /** Times we ask again in one turn before the rest of Node gets its chance. */
 const mostWaits = 8
 
@@ -43,8 +48,14 @@ export class Loop {
   #inTurn = false
   #now = 0
   #active = 0
+  readonly share: Share | undefined
+  readonly index: number
+  /** Told of a connection that another thread accepted for us: descriptor, listener, generation. */
+  stranger: ((fd: number, tag: number, generation: number) => void) | undefined
 
-  constructor(failed: (error: unknown) => void) {
+  constructor(failed: (error: unknown) => void, share?: Share, index = 0) {
+    this.share = share
+    this.index = index
     this.sys = syscalls()
     this.arena = new Arena(1024 * 1024)
     const events = batch * epollEvent.size
@@ -56,7 +67,7 @@ export class Loop {
     this.#words = new Int32Array(this.arena.buffer.buffer, this.arena.buffer.byteOffset, events / 4)
     this.epoll = this.sys.epollCreate()
     if (this.epoll < 0) throw new Error(`epoll_create1: errno ${-this.epoll}`)
-    this.#watch = watch(this.epoll, () => this.#turn(), failed)
+    this.#watch = watch(this.epoll, () => this.turn(), failed)
     this.#watch.unref()
   }
 
@@ -65,7 +76,8 @@ export class Loop {
     return this.#inTurn ? this.#now : performance.now()
   }
 
-  nextGeneration(): number {
+  nextGeneration(fd = -1): number {
+    if (this.share !== undefined && fd >= 0) return this.share.nextGeneration(fd)
     return (this.#generation = (this.#generation + 1) & 0x3fff_ffff)
   }
 
@@ -75,6 +87,12 @@ export class Loop {
     if (r < 0) this.#owners[fd] = undefined
     else if (this.#active++ === 0) this.#watch.ref()
     return r
+  }
+
+  /** Takes over a descriptor that already is in the set. */
+  adopt(fd: number, owner: Ready): void {
+    this.#owners[fd] = owner
+    if (this.#active++ === 0) this.#watch.ref()
   }
 
   change(fd: number, owner: Ready, events: number): void {
@@ -112,7 +130,8 @@ export class Loop {
     this.sys.close(this.epoll)
   }
 
-  #turn(): void {
+  /** Tells what is ready; libuv calls it. */
+  turn(): void {
     this.#inTurn = true
     try {
       for (let waits = 0; waits < mostWaits; waits++) {
@@ -124,9 +143,11 @@ export class Loop {
         const data = epollEvent.data >> 2
         for (let i = 0; i < n; i++) {
           const at = i * stride
-          const owner = this.#owners[this.#words[at + data]!]
+          const low = this.#words[at + data]!
+          const owner = this.#owners[low & fdMask]
           // The descriptor may have been closed, and opened again by somebody else, since the kernel wrote this.
           if (owner !== undefined && owner.generation === this.#words[at + data + 1]) owner.ready(this.#words[at]!)
+          else if (low >>> tagShift !== 0 && this.share?.isCurrent(low & fdMask, this.#words[at + data + 1]!) === true) this.stranger?.(low & fdMask, low >>> tagShift, this.#words[at + data + 1]!)
         }
         if (this.#later.length > 0) this.#runLater()
         if (n < batch >> 2) break

@@ -82,6 +82,8 @@ export class Stream implements Wire, Ready {
   protocol: Protocol
   /** Set until the connection is made: when the attempt ends. */
   deadline = 0
+  /** Counts among its worker's connections. */
+  counted = false
   readonly #s: Streams
   readonly #loop: Loop
   readonly #highWater: number
@@ -104,10 +106,10 @@ export class Stream implements Wire, Ready {
   #pipe: Pipe | undefined
   #inPipe = 0
 
-  constructor(s: Streams, fd: number, protocol: Protocol, peer: string, peerPort: number, highWater: number) {
+  constructor(s: Streams, fd: number, protocol: Protocol, peer: string, peerPort: number, highWater: number, generation = s.loop.nextGeneration(fd)) {
     this.#s = s
     this.#loop = s.loop
-    this.generation = s.loop.nextGeneration()
+    this.generation = generation
     this.fd = fd
     this.protocol = protocol
     this.peer = peer
@@ -127,6 +129,16 @@ export class Stream implements Wire, Ready {
     if (r < 0) this.die(`${errnoName(r)}: epoll_ctl`)
   }
 
+  /** A connection that another thread accepted and put into our set. */
+  handed(): void {
+    this.#loop.adopt(this.fd, this)
+    this.#interest = outside
+    this.protocol.opened(this)
+    if (this.#dead) return
+    this.#interest = (this.#paused ? 0 : EPOLLIN) | (this.#queued > 0 ? EPOLLOUT : 0)
+    this.#loop.change(this.fd, this, this.#interest)
+  }
+
   /** A connection under way; `deadline` says until when. */
   connecting(deadline: number): void {
     this.#connecting = true
@@ -137,7 +149,7 @@ export class Stream implements Wire, Ready {
   }
 
   /** Looks at the first bytes without taking them, until `look` says what to do. */
-  peek(look: NonNullable<ListenOptions['peek']>, accept: () => Protocol): void {
+  peek(look: NonNullable<ListenOptions['peek']>, accept: () => Protocol, handed: boolean): void {
     this.#peek = () => {
       const { sys, arena, receivedAt, received } = this.#loop
       const n = sys.recv(this.fd, arena, receivedAt, receivedAt + receiveSize, MSG_PEEK)
@@ -156,6 +168,10 @@ export class Stream implements Wire, Ready {
     }
     // Edge-triggered: the same bytes are told once, more of them again.
     this.#interest = EPOLLIN | EPOLLET
+    if (handed) {
+      this.#loop.adopt(this.fd, this)
+      return this.#loop.change(this.fd, this, this.#interest)
+    }
     const r = this.#loop.add(this.fd, this, this.#interest)
     if (r < 0) this.die(`${errnoName(r)}: epoll_ctl`)
   }
@@ -264,6 +280,7 @@ export class Stream implements Wire, Ready {
       arena.buffer.writeInt32LE(0, optionAt + 4)
       sys.setsockopt(this.fd, SOL_SOCKET, SO_LINGER, arena, optionAt, optionAt + 8)
     }
+    this.#retire()
     sys.close(this.fd)
     this.fd = -1
     this.#queue = undefined
@@ -287,9 +304,18 @@ export class Stream implements Wire, Ready {
     this.#loop.out(fd)
     this.#loop.forget(fd)
     this.#dead = true
+    this.#retire()
     this.fd = -1
     this.#s.all.delete(this)
     return fd
+  }
+
+  /** The descriptor is nobody's now: what others still may hear of it is stale. */
+  #retire(): void {
+    const { share, index } = this.#loop
+    if (share === undefined || this.fd < 0) return
+    share.nextGeneration(this.fd)
+    if (this.counted) share.released(index, this.fd)
   }
 
   ready(events: number): void {
