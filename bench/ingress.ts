@@ -80,7 +80,22 @@ async function* speed(context: BenchContext): AsyncGenerator<Row> {
           const mine = costs.get(ours.name)!
           const theirs = costs.get(peer.name)!
           const epoll = ours.name.includes('epoll')
-          const bar = name === 'small GET' ? (epoll ? (peer.name === 'nginx' ? 0.85 : 0.8) : peer.name === 'nginx' ? 1.5 : undefined) : name === '10,000 hosts' ? (epoll && peer.name === 'nginx' ? 0.85 : undefined) : epoll && peer.name === 'nginx' ? 0.9 : undefined
+          const bar =
+            name === 'small GET'
+              ? epoll
+                ? peer.name === 'nginx'
+                  ? 0.85
+                  : 0.8
+                : peer.name === 'nginx'
+                  ? 1.5
+                  : undefined
+              : name === '10,000 hosts'
+                ? epoll && peer.name === 'nginx'
+                  ? 0.85
+                  : undefined
+                : epoll && peer.name === 'nginx'
+                  ? 0.9
+                  : undefined
           yield {
             name: `${name}, ${ours.name.slice(5)} (${Math.round(median(rates.get(ours.name)!))}/s)`,
             ours: median(mine),
@@ -108,7 +123,14 @@ async function* scale(context: BenchContext): AsyncGenerator<Row> {
   await using api = await FakeApi.start()
   try {
     api.putAll([ingressClass('sy'), service('b', { ports: ['http:80'] }), slice('b', ['127.0.0.1@n1'], [`http:${(backend.address() as AddressInfo).port}`])])
-    for (let i = 0; i < 5000; i++) api.put(ingress(`i${i}`, { [`h${i}.bench.test`]: { '/': 'b:80' } }, { class: 'sy', annotations: { 'nginx.ingress.kubernetes.io/proxy-body-size': '8m' }, metadata: { creationTimestamp: '2026-01-01T00:00:00Z', uid: `${i}` } }))
+    for (let i = 0; i < 5000; i++)
+      api.put(
+        ingress(
+          `i${i}`,
+          { [`h${i}.bench.test`]: { '/': 'b:80' } },
+          { class: 'sy', annotations: { 'nginx.ingress.kubernetes.io/proxy-body-size': '8m' }, metadata: { creationTimestamp: '2026-01-01T00:00:00Z', uid: `${i}` } },
+        ),
+      )
     // Statuses are right already: what is measured is a route, not five thousand first writes.
     const ours = (await startOurs(api, 'auto', running, folder))!
     context.progress('waiting for statuses')
@@ -227,7 +249,8 @@ async function open(port: number): Promise<void> {
   throw new Error(`nothing listens on ${port}`)
 }
 
-const log = (folder: string): string => `log_format c '$remote_addr - [$time_local] "$request" $status $body_bytes_sent "$http_referer" "$http_user_agent" $request_time'; access_log ${folder}/access.log c buffer=64k flush=1s;`
+const log = (folder: string): string =>
+  `log_format c '$remote_addr - [$time_local] "$request" $status $body_bytes_sent "$http_referer" "$http_user_agent" $request_time'; access_log ${folder}/access.log c buffer=64k flush=1s;`
 
 function backendConfig(port: number): string {
   return `server { listen 127.0.0.1:${port} backlog=4096; access_log off; client_max_body_size 0; location / { return 200 "0123456789012345678901234567890123456789"; } location = /big { alias /dev/shm/switchyard-bench-64k; } }`
@@ -257,7 +280,9 @@ http { ${paths} server_names_hash_max_size 65536; server_names_hash_bucket_size 
 async function startNginxCandidate(nginx: string, folder: string, running: ChildProcess[], backend: number, hosts: readonly string[]): Promise<Candidate> {
   const port = await freePort()
   const location = (path: string): string => `location ${path} { proxy_pass http://b; }`
-  const servers = hosts.map((h) => `server { listen 127.0.0.1:${port}${h === hosts[0] ? ' backlog=4096' : ''}; server_name ${h}; ${location('/')} ${location('/api')} ${location('/static')} }`).join('\n')
+  const servers = hosts
+    .map((h) => `server { listen 127.0.0.1:${port}${h === hosts[0] ? ' backlog=4096' : ''}; server_name ${h}; ${location('/')} ${location('/api')} ${location('/static')} }`)
+    .join('\n')
   const child = await startNginxWith(
     nginx,
     folder,
@@ -311,10 +336,30 @@ backend b
 
 async function startOurs(api: FakeApi, sockets: string, running: ChildProcess[], folder: string): Promise<Candidate | undefined> {
   const status = await freePort()
-  const child = spawn('sh', ['scripts/node', 'cli/main.ts', 'ingress', '--kubeconfig', api.kubeconfig(), '--http', '127.0.0.1:0', '--https', '', '--status', `127.0.0.1:${status}`, '--sockets', sockets, '--access-log-path', join(folder, `${sockets}.log`)], {
-    cwd: root,
-    stdio: ['ignore', 'ignore', 'pipe'],
-  })
+  const child = spawn(
+    'sh',
+    [
+      'scripts/node',
+      'cli/main.ts',
+      'ingress',
+      '--kubeconfig',
+      api.kubeconfig(),
+      '--http',
+      '127.0.0.1:0',
+      '--https',
+      '',
+      '--status',
+      `127.0.0.1:${status}`,
+      '--sockets',
+      sockets,
+      '--access-log-path',
+      join(folder, `${sockets}.log`),
+    ],
+    {
+      cwd: root,
+      stdio: ['ignore', 'ignore', 'pipe'],
+    },
+  )
   running.push(child)
   return new Promise((resolve, reject) => {
     let text = ''

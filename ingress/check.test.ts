@@ -6,7 +6,21 @@ import { groupsOf, readConfig, trustsOf, type IngressValues } from './options.ts
 const nginx = 'nginx.ingress.kubernetes.io/'
 
 void test('the report says of every annotation what becomes of it', async (t) => {
-  const i = ingress('shop/web', { 'x.test': { '/': 'a:80' } }, { class: 'nginx', annotations: { [`${nginx}proxy-body-size`]: '8m', [`${nginx}proxy-buffering`]: 'on', [`${nginx}use-regex`]: 'true', [`${nginx}configuration-snippet`]: 'x', [`${nginx}ssl-redirct`]: 'true', 'cert-manager.io/cluster-issuer': 'le' } })
+  const i = ingress(
+    'shop/web',
+    { 'x.test': { '/': 'a:80' } },
+    {
+      class: 'nginx',
+      annotations: {
+        [`${nginx}proxy-body-size`]: '8m',
+        [`${nginx}proxy-buffering`]: 'on',
+        [`${nginx}use-regex`]: 'true',
+        [`${nginx}configuration-snippet`]: 'x',
+        [`${nginx}ssl-redirct`]: 'true',
+        'cert-manager.io/cluster-issuer': 'le',
+      },
+    },
+  )
   const [r] = report([{ object: i, source: 'a.yaml' }])
   t.equal(r!.verdict, 'not as it is')
   t.same(

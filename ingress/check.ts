@@ -17,7 +17,12 @@ export interface Report {
   readonly source: string
   readonly class: string | undefined
   readonly verdict: 'as it is' | 'with differences' | 'not as it is'
-  readonly annotations: readonly { readonly key: string; readonly value: string; readonly support: 'supported' | 'differs' | 'no effect' | 'refused' | 'unknown' | 'not ours'; readonly note?: string }[]
+  readonly annotations: readonly {
+    readonly key: string
+    readonly value: string
+    readonly support: 'supported' | 'differs' | 'no effect' | 'refused' | 'unknown' | 'not ours'
+    readonly note?: string
+  }[]
   /** What is wrong beside annotations. */
   readonly problems: readonly string[]
 }
@@ -40,7 +45,8 @@ export const check = command({
     if (values.cluster) {
       const client = connect(await loadCredentials(values.kubeconfig), { userAgent: 'switchyard-ingress-check' })
       for (const i of (await client.list(ingresses, { signal: context.signal })).items) found.push({ object: { kind: 'Ingress', ...i }, source: 'cluster' })
-      for (const resource of [services, secrets]) for (const o of (await client.list<Service | Secret>(resource as never, { signal: context.signal })).items) found.push({ object: { ...o, kind: resource.kind }, source: 'cluster' })
+      for (const resource of [services, secrets])
+        for (const o of (await client.list<Service | Secret>(resource as never, { signal: context.signal })).items) found.push({ object: { ...o, kind: resource.kind }, source: 'cluster' })
       client.close()
     }
     const reports = report(found).filter((r) => values.class.length === 0 || (r.class !== undefined && values.class.includes(r.class)))
@@ -77,10 +83,21 @@ export function report(found: readonly { readonly object: KubeObject; readonly s
       const compiler = new Compiler({ controllers: [], classes: className === undefined ? [''] : [className], defaultBackend: undefined, defaultCertificate: undefined, settings: settingsOf })
       const named = className ?? 'none'
       const own = { ...ingress, metadata: { ...ingress.metadata, annotations: { ...ingress.metadata.annotations, 'kubernetes.io/ingress.class': named } } }
-      const compiled = className === undefined ? new Compiler({ controllers: [], classes: ['none'], defaultBackend: undefined, defaultCertificate: undefined, settings: settingsOf }).compile({ ...objects, ingresses: new Map([[keyOf(own), own]]) }) : compiler.compile({ ...objects, ingresses: new Map([[keyOf(own), own]]) })
+      const compiled =
+        className === undefined
+          ? new Compiler({ controllers: [], classes: ['none'], defaultBackend: undefined, defaultCertificate: undefined, settings: settingsOf }).compile({
+              ...objects,
+              ingresses: new Map([[keyOf(own), own]]),
+            })
+          : compiler.compile({ ...objects, ingresses: new Map([[keyOf(own), own]]) })
       const problems = compiled.problems
         .filter((p) => p.reason !== 'UnknownAnnotation' && p.reason !== 'UnsupportedAnnotation' && p.reason !== 'CanaryAlone')
-        .filter((p) => !(p.reason === 'BackendNotFound' && objects.services.size === 0) && !(p.reason === 'InvalidCertificate' && objects.secrets.size === 0) && !(/Secret/.test(p.message) && objects.secrets.size === 0))
+        .filter(
+          (p) =>
+            !(p.reason === 'BackendNotFound' && objects.services.size === 0) &&
+            !(p.reason === 'InvalidCertificate' && objects.secrets.size === 0) &&
+            !(/Secret/.test(p.message) && objects.secrets.size === 0),
+        )
         .map((p) => p.message)
       const refused = problems.length > 0 || annotations.some((a) => a.support === 'refused' || a.support === 'unknown')
       const differs = annotations.some((a) => a.support === 'differs')
@@ -105,7 +122,11 @@ function print(reports: readonly Report[]): string {
 
 /** The objects of a file or folder; lists are taken apart. Errors name the file, the document and what was expected. */
 export function readObjects(path: string): { object: KubeObject; source: string }[] {
-  if (path !== '-' && statSync(path).isDirectory()) return readdirSync(path).filter((f) => /\.(ya?ml|json)$/.test(f)).sort().flatMap((f) => readObjects(join(path, f)))
+  if (path !== '-' && statSync(path).isDirectory())
+    return readdirSync(path)
+      .filter((f) => /\.(ya?ml|json)$/.test(f))
+      .sort()
+      .flatMap((f) => readObjects(join(path, f)))
   const text = readFileSync(path === '-' ? 0 : path, 'utf8')
   const out: { object: KubeObject; source: string }[] = []
   for (const [i, document] of parseAllDocuments(text).entries()) {

@@ -27,7 +27,10 @@ function objectsOf(...list: readonly KubeObject[]): Objects {
   }
 }
 
-const backends = ['a', 'b', 'c', 'd'].flatMap((n, i) => [service(n, { clusterIP: `10.96.1.${i}`, ports: ['http:80->8080', 'admin:81->9090'] }), slice(n, [`10.244.0.${i + 1}@n1`], ['http:8080', 'admin:9090'])])
+const backends = ['a', 'b', 'c', 'd'].flatMap((n, i) => [
+  service(n, { clusterIP: `10.96.1.${i}`, ports: ['http:80->8080', 'admin:81->9090'] }),
+  slice(n, [`10.244.0.${i + 1}@n1`], ['http:8080', 'admin:9090']),
+])
 const ours = ingressClass('sy')
 
 /** The Service that a request reaches. */
@@ -43,7 +46,18 @@ const cases: readonly { name: string; given: readonly KubeObject[]; options?: Pa
   {
     name: 'Exact, Prefix by elements, the longest path, then Exact',
     given: [ingress('i', { 'x.test': { '/': 'a:80', '/foo': 'b:80', '=/foo': 'c:80', '/foo/bar/': 'd:80' } }, { class: 'sy' })],
-    asks: { 'x.test/': 'a', 'x.test/foo': 'c', 'x.test/foo/': 'b', 'x.test/foobar': 'a', 'x.test/foo/bar': 'd', 'x.test/foo/bar/': 'd', 'x.test/foo/barn': 'b', 'x.test/foo/bar/x': 'd', 'x.test/Foo': 'a', 'y.test/': '404' },
+    asks: {
+      'x.test/': 'a',
+      'x.test/foo': 'c',
+      'x.test/foo/': 'b',
+      'x.test/foobar': 'a',
+      'x.test/foo/bar': 'd',
+      'x.test/foo/bar/': 'd',
+      'x.test/foo/barn': 'b',
+      'x.test/foo/bar/x': 'd',
+      'x.test/Foo': 'a',
+      'y.test/': '404',
+    },
   },
   {
     name: 'a trailing slash counts for Exact and not for Prefix',
@@ -97,21 +111,38 @@ const cases: readonly { name: string; given: readonly KubeObject[]; options?: Pa
     name: 'bad hosts and paths are told and take nothing else down',
     given: [ingress('i', { 'bad host': { '/': 'a:80' }, '10.0.0.1': { '/': 'a:80' }, 'x.test': { '/': 'a:80', nope: 'b:80', '/%zz': 'b:80' } }, { class: 'sy' })],
     asks: { 'x.test/': 'a' },
-    problems: ['InvalidHost: rule 0: "bad host" is no host name', 'InvalidHost: rule 1: "10.0.0.1" is no host name', 'InvalidPath: rule 2, path 1: "nope" is no path that could be asked for', 'InvalidPath: rule 2, path 2: "/%zz" is no path that could be asked for'],
+    problems: [
+      'InvalidHost: rule 0: "bad host" is no host name',
+      'InvalidHost: rule 1: "10.0.0.1" is no host name',
+      'InvalidPath: rule 2, path 1: "nope" is no path that could be asked for',
+      'InvalidPath: rule 2, path 2: "/%zz" is no path that could be asked for',
+    ],
   },
 ]
 
 void test('classes taken over from ingress-nginx bring its quirks: regular expressions spread over a host, a missing slash is redirected', async (t) => {
   const how: CompileOptions = { ...options, controllers: [nginxController], settings: settingsOf }
   const annotations = { 'nginx.ingress.kubernetes.io/use-regex': 'true' }
-  const objects = objectsOf(ingressClass('nginx', nginxController), ...backends, ingress('re', { 'x.test': { '~/v[0-9]+': 'a:80' } }, { class: 'nginx', annotations }), ingress('plain', { 'x.test': { '=/Exact': 'b:80' }, 'y.test': { '/dir/': 'c:80' } }, { class: 'nginx' }))
+  const objects = objectsOf(
+    ingressClass('nginx', nginxController),
+    ...backends,
+    ingress('re', { 'x.test': { '~/v[0-9]+': 'a:80' } }, { class: 'nginx', annotations }),
+    ingress('plain', { 'x.test': { '=/Exact': 'b:80' }, 'y.test': { '/dir/': 'c:80' } }, { class: 'nginx' }),
+  )
   const { table, problems } = new Compiler(how).compile(objects)
   t.equal(reached(table, 'x.test/exactly/so'), 'b', 'even Exact is a prefix in any letter case')
   t.equal(reached(table, 'x.test/V12'), 'a')
   t.match(problems.map((p) => `${p.ingress.metadata.name} ${p.reason}`).join(), /^plain RegexSpread$/)
   t.same(match(table, 'y.test', '/dir')!.policies, [{ use: 'slash' }])
   t.equal(reached(table, 'y.test/dir/x'), 'c')
-  const own = new Compiler({ ...options, settings: settingsOf }).compile(objectsOf(ours, ...backends, ingress('re', { 'x.test': { '~/v[0-9]+': 'a:80' } }, { class: 'sy', annotations }), ingress('plain', { 'x.test': { '=/Exact': 'b:80', '/dir/': 'c:80' } }, { class: 'sy' })))
+  const own = new Compiler({ ...options, settings: settingsOf }).compile(
+    objectsOf(
+      ours,
+      ...backends,
+      ingress('re', { 'x.test': { '~/v[0-9]+': 'a:80' } }, { class: 'sy', annotations }),
+      ingress('plain', { 'x.test': { '=/Exact': 'b:80', '/dir/': 'c:80' } }, { class: 'sy' }),
+    ),
+  )
   t.same([reached(own.table, 'x.test/exactly'), reached(own.table, 'x.test/dir'), own.problems.length], ['404', 'c', 0], 'our own classes are spared')
 })
 
@@ -130,7 +161,9 @@ void test('endpoints: ready ones; serving ones that terminate when there are no 
   const compiler = new Compiler(options)
   const endpoints = (...slices: EndpointSlice[]): string => {
     const { table } = compiler.compile(objectsOf(ours, service('a', { ports: ['http:80'] }), ...slices, ingress('i', { 'x.test': { '/': 'a:http' } }, { class: 'sy' })))
-    return match(table, 'x.test', '/')!.upstream.endpoints.map((e) => e.key).join(' ')
+    return match(table, 'x.test', '/')!
+      .upstream.endpoints.map((e) => e.key)
+      .join(' ')
   }
   t.equal(endpoints(slice('a', ['10.1.1.1@n1', '10.1.1.2@n1 notready', '10.1.1.3@n1 terminating'], ['http:8080'])), '10.1.1.1:8080')
   t.equal(endpoints(slice('a', ['10.1.1.2@n1 notready', '10.1.1.3@n1 terminating', '10.1.1.4@n1 gone'], ['http:8080'])), '10.1.1.3:8080')
@@ -183,13 +216,26 @@ void test('any change may follow any other: the table is what a fresh compiler m
     if (kind < 4) {
       const rules: Record<string, Record<string, string>> = {}
       for (let r = below(3); r > 0; r--) rules[['h0.test', 'h1.test', '*.test', ''][below(4)]!] = { [['/', '/a', '=/a'][below(3)]!]: `s${below(4)}:${[80, 'http', 81][below(3)]}` }
-      put(ingress(`i${i}`, rules, { ...(random() < 0.8 ? { class: random() < 0.9 ? 'sy' : 'other' } : {}), ...(random() < 0.3 ? { defaultBackend: `s${below(4)}:80` } : {}), ...(random() < 0.4 ? { tls: { [`c${below(3)}`]: ['h0.test'] } } : {}), ...age(below(4)) }))
+      put(
+        ingress(`i${i}`, rules, {
+          ...(random() < 0.8 ? { class: random() < 0.9 ? 'sy' : 'other' } : {}),
+          ...(random() < 0.3 ? { defaultBackend: `s${below(4)}:80` } : {}),
+          ...(random() < 0.4 ? { tls: { [`c${below(3)}`]: ['h0.test'] } } : {}),
+          ...age(below(4)),
+        }),
+      )
     } else if (kind === 4) now.delete(`Ingress i${i}`)
     else if (kind === 5) put(service(`s${below(4)}`, { clusterIP: `10.96.0.${below(9)}`, ports: random() < 0.5 ? ['http:80'] : ['http:80', 'b:81'] }))
     else if (kind === 6) now.delete(`Service s${below(4)}`)
     else if (kind === 7) {
       const n = below(4)
-      put(slice(`s${n}`, Array.from({ length: below(3) }, () => `10.1.1.${below(4)}@n`), ['http:80']))
+      put(
+        slice(
+          `s${n}`,
+          Array.from({ length: below(3) }, () => `10.1.1.${below(4)}@n`),
+          ['http:80'],
+        ),
+      )
     } else if (kind === 8) {
       const pair = pairs[below(2)]!
       if (random() < 0.3) now.delete(`Secret c${below(3)}`)
@@ -228,7 +274,10 @@ void test('certificates by name, wildcard and default; a bad Secret takes nobody
     ),
   )
   const shown = (name: string | undefined): string | undefined => certificateFor(table.certificates, name)?.owner
-  t.same([shown('x.test'), shown('X.Test'), shown('a.foo.test'), shown('a.b.foo.test'), shown('z.test'), shown(undefined)], ['default/one', 'default/one', 'default/star', 'default/dflt', 'default/dflt', 'default/dflt'])
+  t.same(
+    [shown('x.test'), shown('X.Test'), shown('a.foo.test'), shown('a.b.foo.test'), shown('z.test'), shown(undefined)],
+    ['default/one', 'default/one', 'default/star', 'default/dflt', 'default/dflt', 'default/dflt'],
+  )
   t.same(
     problems.map((p) => p.message),
     ['tls 2: Secret default/bad: the key does not belong to the certificate', 'tls 3: Secret default/gone does not exist'],

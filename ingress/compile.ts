@@ -3,7 +3,24 @@ import { candidates } from '../kube/endpoints.ts'
 import type { EndpointSlice, Ingress, IngressBackend, IngressClass, Secret, Service } from '../kube/objects.ts'
 import { normalise } from './http1/target.ts'
 import { regexOf } from './match.ts'
-import { defaultRetries, defaultTimeouts, emptyTable, routeOrder, type Certificate, type ClientAuth, type Endpoint, type HostRoutes, type Policy, type Retries, type Route, type RouteTable, type Timeouts, type Upstream, type UpstreamTls, type BalanceMethod } from './table.ts'
+import {
+  defaultRetries,
+  defaultTimeouts,
+  emptyTable,
+  routeOrder,
+  type Certificate,
+  type ClientAuth,
+  type Endpoint,
+  type HostRoutes,
+  type Policy,
+  type Retries,
+  type Route,
+  type RouteTable,
+  type Timeouts,
+  type Upstream,
+  type UpstreamTls,
+  type BalanceMethod,
+} from './table.ts'
 
 /** Our name in `IngressClass.spec.controller`. */
 export const controllerName = 'switchyard.dev/ingress'
@@ -258,7 +275,7 @@ export class Compiler {
       }
       present++
     }
-    if (present !== this.#entries.size) for (const e of [...this.#entries.values()]) if (e.seen !== run) forget(e)
+    if (present !== this.#entries.size) for (const e of this.#entries.values()) if (e.seen !== run) forget(e)
 
     const before = this.#table
     const { defaultBackend, defaultCertificate } = this.#options
@@ -404,7 +421,8 @@ export class Compiler {
 
   #backend(key: string, objects: Objects): Backend {
     let backend = this.#backends.get(key)
-    if (backend === undefined) this.#backends.set(key, (backend = { key, service: objects.services.get(key), slices: objects.slices.get(key), upstreams: new Map(), uses: new Map(), users: new Set() }))
+    if (backend === undefined)
+      this.#backends.set(key, (backend = { key, service: objects.services.get(key), slices: objects.slices.get(key), upstreams: new Map(), uses: new Map(), users: new Set() }))
     return backend
   }
 
@@ -440,7 +458,11 @@ export class Compiler {
       parts.forEach((part, i) => {
         if (part.nginx !== 'plain') return
         parts[i] = { ...part, routes: part.routes.flatMap((r) => asRegex(r) ?? []) }
-        problems.push({ ingress: owners[i]!, reason: 'RegexSpread', message: `the paths of ${host === '' ? 'any host' : host} are regular expressions in any letter case, because of the Ingress ${nameOf(owners[spreads]!)}, as ingress-nginx has it` })
+        problems.push({
+          ingress: owners[i]!,
+          reason: 'RegexSpread',
+          message: `the paths of ${host === '' ? 'any host' : host} are regular expressions in any letter case, because of the Ingress ${nameOf(owners[spreads]!)}, as ingress-nginx has it`,
+        })
       })
     }
     const made = merge(host, parts, owners, fallback, problems)
@@ -653,7 +675,11 @@ function merge(host: string, parts: readonly PieceRule[], owners: readonly Ingre
         const first = taken.get(key)
         if (first === undefined) taken.set(key, route)
         else if (!alias && (first.owner !== route.owner || first.upstream !== route.upstream)) {
-          problems.push({ ingress: owners[i]!, reason: 'Conflict', message: `${host === '' ? 'any host' : host}${route.path} is already served for ${first.owner === route.owner ? 'an earlier rule' : `the older Ingress ${first.owner}`}` })
+          problems.push({
+            ingress: owners[i]!,
+            reason: 'Conflict',
+            message: `${host === '' ? 'any host' : host}${route.path} is already served for ${first.owner === route.owner ? 'an earlier rule' : `the older Ingress ${first.owner}`}`,
+          })
         }
       }
     })
@@ -743,7 +769,11 @@ function upstreamOf(namespace: string, name: string, port: string | number, serv
   }
   // Of a dual-stack Service's two lists the first family's: the same pods stand in both.
   const family = service.spec.ipFamilies?.[0] ?? (slices.some((s) => s.addressType === 'IPv4') ? 'IPv4' : 'IPv6')
-  const all = candidates(slices.filter((s) => s.addressType === family), found.name ?? '', 'TCP')
+  const all = candidates(
+    slices.filter((s) => s.addressType === family),
+    found.name ?? '',
+    'TCP',
+  )
   let usable = all.filter((c) => c.ready)
   if (usable.length === 0) usable = all.filter((c) => c.serving && c.terminating)
   return { name: label, endpoints: usable.map((c) => endpoint(c.address, c.port)) }

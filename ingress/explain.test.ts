@@ -7,7 +7,8 @@ import { Compiler, controllerName } from './compile.ts'
 import { explain, sort } from './explain.ts'
 import { Net } from './testing/memory.ts'
 
-const compiled = (objects: readonly KubeObject[]) => new Compiler({ controllers: [controllerName], classes: [], defaultBackend: undefined, defaultCertificate: undefined, settings: settingsOf }).compile(sort(objects)).table
+const compiled = (objects: readonly KubeObject[]) =>
+  new Compiler({ controllers: [controllerName], classes: [], defaultBackend: undefined, defaultCertificate: undefined, settings: settingsOf }).compile(sort(objects)).table
 
 void test('which rule, which endpoint, and why not the others', async (t) => {
   const table = compiled([
@@ -34,7 +35,21 @@ void test('for random objects and requests, what is explained is what the server
   t.comment(`SEED=${seed}`)
   const random = seeded(seed)
   const pick = <T>(list: readonly T[]): T => list[Math.floor(random() * list.length)]!
-  const annotations = [{}, {}, { 'ssl-redirect': 'false' }, { 'rewrite-target': '/r/$1' }, { 'use-regex': 'true' }, { 'whitelist-source-range': '203.0.113.0/24' }, { 'app-root': '/home' }, { 'enable-cors': 'true' }, { 'upstream-vhost': 'inner' }, { 'from-to-www-redirect': 'true' }, { 'force-ssl-redirect': 'true' }, { 'limit-rps': '5' }, { 'auth-type': 'basic' }]
+  const annotations = [
+    {},
+    {},
+    { 'ssl-redirect': 'false' },
+    { 'rewrite-target': '/r/$1' },
+    { 'use-regex': 'true' },
+    { 'whitelist-source-range': '203.0.113.0/24' },
+    { 'app-root': '/home' },
+    { 'enable-cors': 'true' },
+    { 'upstream-vhost': 'inner' },
+    { 'from-to-www-redirect': 'true' },
+    { 'force-ssl-redirect': 'true' },
+    { 'limit-rps': '5' },
+    { 'auth-type': 'basic' },
+  ]
   const hosts = ['x.test', 'www.x.test', '*.x.test', 'y.test', '']
   const paths = ['/', '/foo', '=/foo', '/foo/', '/foo/bar', '~/v[0-9]+/(.*)', '=/home']
   for (let n = 0; n < 100; n++) {
@@ -54,7 +69,14 @@ void test('for random objects and requests, what is explained is what the server
       )
     }
     const table = compiled(objects)
-    const question = { method: pick(['GET', 'POST', 'OPTIONS']), secure: random() < 0.5, host: pick(['x.test', 'www.x.test', 'a.x.test', 'y.test', 'z.test']), target: pick(['/', '/foo', '/foo/', '/foobar', '/foo/bar/x?q=1', '/v1/abc', '/V2/', '/home', '/.well-known/acme-challenge/x', '//foo', '/a/../foo', '/%zz']), headers: random() < 0.3 ? ([['Origin', 'https://o.test']] as const) : [], client: pick(['192.0.2.1', '203.0.113.9']) }
+    const question = {
+      method: pick(['GET', 'POST', 'OPTIONS']),
+      secure: random() < 0.5,
+      host: pick(['x.test', 'www.x.test', 'a.x.test', 'y.test', 'z.test']),
+      target: pick(['/', '/foo', '/foo/', '/foobar', '/foo/bar/x?q=1', '/v1/abc', '/V2/', '/home', '/.well-known/acme-challenge/x', '//foo', '/a/../foo', '/%zz']),
+      headers: random() < 0.3 ? ([['Origin', 'https://o.test']] as const) : [],
+      client: pick(['192.0.2.1', '203.0.113.9']),
+    }
     const said = await explain(table, question)
 
     const net = new Net(table, { secure: question.secure, server: { middleware, trusts: () => true } })

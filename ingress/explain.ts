@@ -72,11 +72,13 @@ export async function explain(table: RouteTable, question: Question): Promise<Ex
   const endpointsOf = (r: Route): readonly string[] => r.upstream.endpoints.map((e) => e.key)
   for (const key of table.endpoints) {
     const colon = key.lastIndexOf(':')
-    await driver.listen({ host: key.slice(0, colon).replace(/^\[|\]$/g, ''), port: Number(key.slice(colon + 1)) }, () => once((text, wire) => {
-      if (!text.includes('\r\n\r\n')) return
-      sent = text
-      say(wire, 'HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n')
-    }))
+    await driver.listen({ host: key.slice(0, colon).replace(/^\[|\]$/g, ''), port: Number(key.slice(colon + 1)) }, () =>
+      once((text, wire) => {
+        if (!text.includes('\r\n\r\n')) return
+        sent = text
+        say(wire, 'HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n')
+      }),
+    )
   }
   let heard = ''
   const client = once((text) => void (heard = text))
@@ -105,8 +107,16 @@ export async function explain(table: RouteTable, question: Question): Promise<Ex
     ...(forwarded ? {} : { status }),
     ...(reason === '' ? {} : { reason }),
     ...(location === undefined ? {} : { location }),
-    ...(route.owner === '' ? {} : { ingress: route.owner, service: route.upstream.name, rule: { host: route.host, path: route.path, type: route.kind }, annotations: route.policies.map((p) => p.use), endpoints: endpointsOf(route) }),
-    ...(forwarded ? { sends: sent.split('\r\n').filter((l) => l !== '' && !/^X-Request-ID:/.test(l)) } : {}),
+    ...(route.owner === ''
+      ? {}
+      : {
+          ingress: route.owner,
+          service: route.upstream.name,
+          rule: { host: route.host, path: route.path, type: route.kind },
+          annotations: route.policies.map((p) => p.use),
+          endpoints: endpointsOf(route),
+        }),
+    ...(forwarded ? { sends: sent.split('\r\n').filter((l) => l !== '' && !l.startsWith('X-Request-ID:')) } : {}),
     hostRule: found === undefined ? 'no rule has this host' : found.host === host ? 'exact host' : found.host === '' ? 'rules without a host' : `wildcard ${found.host}`,
     considered,
   }
@@ -159,16 +169,39 @@ export const command = makeCommand({
     if (m === null) throw new UsageError(`"${text}" is no http or https URL`)
     const objects = values.file.length > 0 ? sort(values.file.flatMap(readObjects).map((f) => f.object)) : await read(values.kubeconfig, context.signal)
     const header = values.header === undefined ? [] : [[values.header.slice(0, values.header.indexOf(':')), values.header.slice(values.header.indexOf(':') + 1).trim()] as const]
-    const compiled: Compiled = new Compiler({ controllers: [values['controller-class']], classes: values.class, defaultBackend: undefined, defaultCertificate: undefined, settings: settingsOf }).compile(objects)
-    const said = await explain(compiled.table, { method, secure: m[1] === 'https', host: m[2]!, target: m[3] === '' ? '/' : m[3]!.startsWith('?') ? `/${m[3]}` : m[3]!, headers: header, client: values.client })
+    const compiled: Compiled = new Compiler({
+      controllers: [values['controller-class']],
+      classes: values.class,
+      defaultBackend: undefined,
+      defaultCertificate: undefined,
+      settings: settingsOf,
+    }).compile(objects)
+    const said = await explain(compiled.table, {
+      method,
+      secure: m[1] === 'https',
+      host: m[2]!,
+      target: m[3] === '' ? '/' : m[3]!.startsWith('?') ? `/${m[3]}` : m[3]!,
+      headers: header,
+      client: values.client,
+    })
     if (values.output === 'json') context.out(`${JSON.stringify(said, null, 2)}\n`)
-    else context.out(print(said, compiled.problems.filter((p) => `${p.ingress.metadata.namespace}/${p.ingress.metadata.name}` === said.ingress).map((p) => p.message)))
+    else
+      context.out(
+        print(
+          said,
+          compiled.problems.filter((p) => `${p.ingress.metadata.namespace}/${p.ingress.metadata.name}` === said.ingress).map((p) => p.message),
+        ),
+      )
   },
 })
 
 function print(e: Explanation, problems: readonly string[]): string {
   const out = [e.request]
-  out.push(e.outcome === 'forwarded' ? `is forwarded to ${e.service} (${e.endpoints!.length} endpoints: ${e.endpoints!.slice(0, 8).join(', ')})` : `is answered ${e.status}${e.reason === undefined ? '' : `: ${e.reason}`}${e.location === undefined ? '' : ` → ${e.location}`}`)
+  out.push(
+    e.outcome === 'forwarded'
+      ? `is forwarded to ${e.service} (${e.endpoints!.length} endpoints: ${e.endpoints!.slice(0, 8).join(', ')})`
+      : `is answered ${e.status}${e.reason === undefined ? '' : `: ${e.reason}`}${e.location === undefined ? '' : ` → ${e.location}`}`,
+  )
   out.push(`host: ${e.hostRule}`)
   if (e.rule !== undefined) out.push(`rule: ${e.rule.type} ${e.rule.host === '' ? 'any host' : e.rule.host}${e.rule.path} of Ingress ${e.ingress}`)
   if (e.annotations !== undefined && e.annotations.length > 0) out.push(`passes: ${e.annotations.join(', ')}`)

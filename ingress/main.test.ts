@@ -30,7 +30,24 @@ async function start(api: FakeApi, ...more: string[]): Promise<{ http: number; h
   await new Promise((resolve) => probe.once('listening', resolve))
   const status = (probe.address() as AddressInfo).port
   await new Promise((resolve) => probe.close(resolve))
-  const run = command.run!(['--kubeconfig', api.kubeconfig(), '--http', '127.0.0.1:0', '--https', '127.0.0.1:0', '--status', `127.0.0.1:${status}`, '--sockets', process.env.SOCKETS ?? 'node', '--access-log-path', '/dev/null', ...more], { signal: ending.signal, out: () => {}, err: () => {} })
+  const run = command.run!(
+    [
+      '--kubeconfig',
+      api.kubeconfig(),
+      '--http',
+      '127.0.0.1:0',
+      '--https',
+      '127.0.0.1:0',
+      '--status',
+      `127.0.0.1:${status}`,
+      '--sockets',
+      process.env.SOCKETS ?? 'node',
+      '--access-log-path',
+      '/dev/null',
+      ...more,
+    ],
+    { signal: ending.signal, out: () => {}, err: () => {} },
+  )
   const told = await Promise.race([isReady, run.then(() => Promise.reject(new Error(`ended: ${lines.join('\n')}`)))])
   const port = (text: string | undefined): number => Number(text?.slice(text.lastIndexOf(':') + 1))
   return {
@@ -153,7 +170,13 @@ void test('HTTP/2 over the epoll driver: the same routes, bodies both ways', asy
   const { port } = server.address() as AddressInfo
   const authority = testAuthority()
   const { cert, key } = authority.issue('x.test')
-  api.putAll([ingressClass('sy'), service('one', { ports: [80] }), slice('one', ['127.0.0.1@n1'], [port]), secret('cert', { 'tls.crt': cert, 'tls.key': key }, 'kubernetes.io/tls'), ingress('i', { 'x.test': { '/': 'one:80' } }, { class: 'sy', tls: { cert: ['x.test'] } })])
+  api.putAll([
+    ingressClass('sy'),
+    service('one', { ports: [80] }),
+    slice('one', ['127.0.0.1@n1'], [port]),
+    secret('cert', { 'tls.crt': cert, 'tls.key': key }, 'kubernetes.io/tls'),
+    ingress('i', { 'x.test': { '/': 'one:80' } }, { class: 'sy', tls: { cert: ['x.test'] } }),
+  ])
   const running = await start(api, '--sockets', 'auto')
   const session = http2.connect(`https://127.0.0.1:${running.https}`, { ca: authority.ca, servername: 'x.test' })
   const negotiated = await new Promise<string>((resolve, reject) => session.once('connect', () => resolve(session.alpnProtocol ?? '')).once('error', (e) => reject(e))).catch((e: Error) => e.message)
@@ -178,7 +201,10 @@ void test('HTTP/2 over the epoll driver: the same routes, bodies both ways', asy
     t.equal((await request({ ':path': '/up', ':method': 'PUT', 'content-length': 5 }, 'hello')).text, 'PUT /up x.test 5 https')
     t.equal((await request({ ':path': '/', ':authority': 'unknown.test' })).status, 404)
     const many = await Promise.all(Array.from({ length: 50 }, (_, i) => request({ ':path': `/${i}` })))
-    t.ok(many.every((m, i) => m.text === `GET /${i} x.test 0 https`), 'fifty streams at a time')
+    t.ok(
+      many.every((m, i) => m.text === `GET /${i} x.test 0 https`),
+      'fifty streams at a time',
+    )
   } else t.comment(`HTTP/2 is not offered here: ${negotiated}`)
   session.destroy()
   t.equal(await ask({ port: running.https, ca: authority.ca, servername: 'x.test' }, 'x.test', '/h1'), '200 GET /h1 x.test 0 https')

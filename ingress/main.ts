@@ -28,7 +28,10 @@ export const command = makeCommand({
   summary: 'Runs the ingress controller: serves the Ingress objects of a cluster.',
   flags,
   details: 'Flags from --ingress-class on are those of ingress-nginx. docs/ingress.md lists the annotations.',
-  verbs: [{ name: 'explain', summary: 'explains what would become of a request', load: async () => (await import('./explain.ts')).command }, { name: 'check', summary: 'reports what of Ingresses is supported, what differs and what is refused', load: async () => (await import('./check.ts')).check }],
+  verbs: [
+    { name: 'explain', summary: 'explains what would become of a request', load: async () => (await import('./explain.ts')).command },
+    { name: 'check', summary: 'reports what of Ingresses is supported, what differs and what is refused', load: async () => (await import('./check.ts')).check },
+  ],
   run: async ({ values }, context) => {
     const groups = groupsOf(values)
     const flagTrusts = trustsOf(values.trusted)
@@ -111,7 +114,13 @@ export const command = makeCommand({
             let failed = 0
             for (const s of serving) {
               const published = values['publish-service'] === undefined ? s.publish : addressesOf(addressesOfService(watching.objects().services.get(values['publish-service'])))
-              failed += await writeStatus(client, (s.last?.served ?? []).flatMap((i) => watching.current(i) ?? []), published, log, signal)
+              failed += await writeStatus(
+                client,
+                (s.last?.served ?? []).flatMap((i) => watching.current(i) ?? []),
+                published,
+                log,
+                signal,
+              )
             }
             if (failed > 0) {
               await sleep(2000, signal)
@@ -141,7 +150,10 @@ export const command = makeCommand({
           server.use(s.plain, s.last.table)
           server.use(s.secure, s.last.table)
         }
-        statuses.applied(performance.now() - began, serving.map((s) => s.last!))
+        statuses.applied(
+          performance.now() - began,
+          serving.map((s) => s.last!),
+        )
         const now = new Set<string>()
         for (const { last } of serving) {
           for (const { ingress, reason, message } of last!.problems) {
@@ -215,7 +227,14 @@ export const command = makeCommand({
       ready = true
       tellStatus()
       const [first, ...others] = listeners
-      log.info('ready', { http: first!.http, https: first!.https, others: others.length === 0 ? undefined : others, sockets: driver.name, why: reason, ingresses: serving.reduce((n, s) => n + s.last!.served.length, 0) })
+      log.info('ready', {
+        http: first!.http,
+        https: first!.https,
+        others: others.length === 0 ? undefined : others,
+        sockets: driver.name,
+        why: reason,
+        ingresses: serving.reduce((n, s) => n + s.last!.served.length, 0),
+      })
       if (listeners.some((l) => l.https !== undefined)) {
         shown = await placeholder().catch((error: unknown) => {
           log.warn('clients that name no host of ours are refused', { error: explainError(error) })

@@ -32,16 +32,16 @@ const asks: readonly { of: string; ask: string; told: string; body?: string; fie
   { of: 'maintenance', ask: 'GET http://soon.shops.test/', told: '302 https://status.shops.test/' },
   { of: 'www', ask: 'GET http://brand.test/a', told: '308 http://www.brand.test/a' },
   { of: 'www', ask: 'GET http://www.brand.test/a', told: '200 front /a' },
-  { of: 'cors-api', ask: 'OPTIONS http://open.shops.test/x', told: '204', fields: {'Origin': 'https://app.shops.test', 'Access-Control-Request-Method': 'POST'} },
+  { of: 'cors-api', ask: 'OPTIONS http://open.shops.test/x', told: '204', fields: { Origin: 'https://app.shops.test', 'Access-Control-Request-Method': 'POST' } },
   { of: 'office-only', ask: 'GET http://intern.shops.test/', told: '403' },
   { of: 'loopback-ok', ask: 'GET http://near.shops.test/', told: '200 front /' },
   { of: 'password', ask: 'GET http://stage.shops.test/', told: '401' },
-  { of: 'password', ask: 'GET http://stage.shops.test/', told: '200 front /', fields: {'Authorization': 'Basic Zm9vOmJhcg=='} },
+  { of: 'password', ask: 'GET http://stage.shops.test/', told: '200 front /', fields: { Authorization: 'Basic Zm9vOmJhcg==' } },
   { of: 'sso', ask: 'GET http://sso.shops.test/deep?a=1', told: '302 https://sso.shops.test/oauth2/start?rd=%2Fdeep%3Fa%3D1' },
   { of: 'sticky', ask: 'GET http://cart.shops.test/', told: '200 front /' },
   { of: 'limited', ask: 'GET http://rate.shops.test/', told: '200 api /' },
   { of: 'canary-main', ask: 'GET http://beta.shops.test/', told: '200 front /' },
-  { of: 'canary-main', ask: 'GET http://beta.shops.test/', told: '200 api /', fields: {'X-Beta': 'always'} },
+  { of: 'canary-main', ask: 'GET http://beta.shops.test/', told: '200 api /', fields: { 'X-Beta': 'always' } },
   { of: 'wildcard', ask: 'GET http://acme.tenants.test/x', told: '200 api /x' },
   { of: 'wildcard', ask: 'GET http://a.b.tenants.test/x', told: '404' },
   { of: 'versioned', ask: 'GET http://v.shops.test/v12/users', told: '200 api /v12/users' },
@@ -71,7 +71,9 @@ const objects = [
   secret('pay-tls', { 'tls.crt': pair.cert, 'tls.key': pair.key }, 'kubernetes.io/tls'),
   secret('team', { auth: 'foo:{SHA}Ys23Ag/5IOWqZCw9QGaVDdHwH00=\n' }),
 ]
-const { table, problems } = new Compiler({ controllers: [controllerName], classes: [], defaultBackend: undefined, defaultCertificate: undefined, settings: settingsOf }).compile(sort([...objects, ...found.map((f) => f.object)]))
+const { table, problems } = new Compiler({ controllers: [controllerName], classes: [], defaultBackend: undefined, defaultCertificate: undefined, settings: settingsOf }).compile(
+  sort([...objects, ...found.map((f) => f.object)]),
+)
 
 void test('the manifests people write are served as they say, but for what is named', async (t) => {
   t.ok(found.length >= 30, `${found.length} manifests`)
@@ -103,7 +105,11 @@ for (const { of, ask, told, body = '', fields = {} } of asks) {
     }
     await net.backend('10.244.7.3:80', 'HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n')
     const client = await net.connect()
-    client.say(`${m[1]} ${m[4]} HTTP/1.1\r\nHost: ${m[3]}\r\n${Object.entries(fields).map(([k, v]) => `${k}: ${v}\r\n`).join('')}${body === '' ? '' : `Content-Length: ${body.length}\r\n`}\r\n${body}`)
+    client.say(
+      `${m[1]} ${m[4]} HTTP/1.1\r\nHost: ${m[3]}\r\n${Object.entries(fields)
+        .map(([k, v]) => `${k}: ${v}\r\n`)
+        .join('')}${body === '' ? '' : `Content-Length: ${body.length}\r\n`}\r\n${body}`,
+    )
     for (let i = 0; client.got === '' && i < 20; i++) {
       net.settle()
       await new Promise((resolve) => setImmediate(resolve))

@@ -41,14 +41,43 @@ export class Stats {
       for (const s of this.#series.values()) {
         let total = 0
         buckets.forEach((le, i) => out.push(`${n}_request_duration_seconds_bucket{${s.labels},le="${le}"} ${(total += s.durations[i]!)}`))
-        out.push(`${n}_request_duration_seconds_bucket{${s.labels},le="+Inf"} ${s.count}`, `${n}_request_duration_seconds_sum{${s.labels}} ${s.duration / 1000}`, `${n}_request_duration_seconds_count{${s.labels}} ${s.count}`)
+        out.push(
+          `${n}_request_duration_seconds_bucket{${s.labels},le="+Inf"} ${s.count}`,
+          `${n}_request_duration_seconds_sum{${s.labels}} ${s.duration / 1000}`,
+          `${n}_request_duration_seconds_count{${s.labels}} ${s.count}`,
+        )
       }
     })
-    metrics.family(`${n}_header_duration_seconds_sum`, 'counter', 'Time until the first octet of the endpoint’s answer, all together.', each(`${n}_header_duration_seconds_sum`, (s) => s.firstByte / 1000))
-    metrics.family(`${n}_request_size_sum`, 'counter', 'Octets of requests.', each(`${n}_request_size_sum`, (s) => s.bytesIn))
-    metrics.family(`${n}_request_size_count`, 'counter', 'Requests.', each(`${n}_request_size_count`, (s) => s.count))
-    metrics.family(`${n}_response_size_sum`, 'counter', 'Octets of answers.', each(`${n}_response_size_sum`, (s) => s.bytesOut))
-    metrics.family(`${n}_response_size_count`, 'counter', 'Answers.', each(`${n}_response_size_count`, (s) => s.count))
+    metrics.family(
+      `${n}_header_duration_seconds_sum`,
+      'counter',
+      'Time until the first octet of the endpoint’s answer, all together.',
+      each(`${n}_header_duration_seconds_sum`, (s) => s.firstByte / 1000),
+    )
+    metrics.family(
+      `${n}_request_size_sum`,
+      'counter',
+      'Octets of requests.',
+      each(`${n}_request_size_sum`, (s) => s.bytesIn),
+    )
+    metrics.family(
+      `${n}_request_size_count`,
+      'counter',
+      'Requests.',
+      each(`${n}_request_size_count`, (s) => s.count),
+    )
+    metrics.family(
+      `${n}_response_size_sum`,
+      'counter',
+      'Octets of answers.',
+      each(`${n}_response_size_sum`, (s) => s.bytesOut),
+    )
+    metrics.family(
+      `${n}_response_size_count`,
+      'counter',
+      'Answers.',
+      each(`${n}_response_size_count`, (s) => s.count),
+    )
     metrics.family(`${n}_nginx_process_requests_total`, 'counter', 'Requests of this process.', (out) => out.push(`${n}_nginx_process_requests_total{${this.#base}} ${server().requests}`))
     metrics.family(`${n}_nginx_process_connections`, 'gauge', 'Connections of clients.', (out) => {
       let active = 0
@@ -56,7 +85,9 @@ export class Stats {
       const all = server().clients.size
       out.push(`${n}_nginx_process_connections{${this.#base},state="active"} ${active}`, `${n}_nginx_process_connections{${this.#base},state="waiting"} ${all - active}`)
     })
-    metrics.family(`${n}_nginx_process_connections_total`, 'counter', 'Connections of clients accepted so far.', (out) => out.push(`${n}_nginx_process_connections_total{${this.#base},state="accepted"} ${server().connections}`))
+    metrics.family(`${n}_nginx_process_connections_total`, 'counter', 'Connections of clients accepted so far.', (out) =>
+      out.push(`${n}_nginx_process_connections_total{${this.#base},state="accepted"} ${server().connections}`),
+    )
     metrics.family('switchyard_ingress_retries_total', 'counter', 'Requests tried again on another connection or endpoint.', (out) => out.push(`switchyard_ingress_retries_total ${server().retries}`))
     metrics.family('switchyard_ingress_tunnels_total', 'counter', 'Connections that became tunnels.', (out) => out.push(`switchyard_ingress_tunnels_total ${server().tunnels}`))
     metrics.family('switchyard_ingress_connections', 'gauge', 'Open connections.', (out) =>

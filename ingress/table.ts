@@ -34,7 +34,10 @@ export interface Upstream {
 export type BalanceMethod = { readonly kind: 'roundRobin' } | { readonly kind: 'leastConnections' } | { readonly kind: 'ewma' } | { readonly kind: 'hash'; readonly of: readonly HashPart[] }
 
 /** A piece of the text that decides the endpoint. */
-export type HashPart = { readonly kind: 'text'; readonly text: string } | { readonly kind: 'client' | 'uri' | 'host' | 'path' } | { readonly kind: 'header' | 'argument' | 'cookie'; readonly name: string }
+export type HashPart =
+  | { readonly kind: 'text'; readonly text: string }
+  | { readonly kind: 'client' | 'uri' | 'host' | 'path' }
+  | { readonly kind: 'header' | 'argument' | 'cookie'; readonly name: string }
 
 /** How long, in milliseconds. */
 export interface Timeouts {

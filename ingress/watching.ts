@@ -42,7 +42,13 @@ export class Watching {
     this.#secrets = new Mirror(client, secrets, { ...common, reduce: reduceSecret, changed: ring })
     if (how.configMap !== undefined) {
       const slash = how.configMap.indexOf('/')
-      this.#configMap = new Mirror(client, configmaps, { log, signal, namespace: how.configMap.slice(0, Math.max(0, slash)), fieldSelector: `metadata.name=${how.configMap.slice(slash + 1)}`, changed: ring })
+      this.#configMap = new Mirror(client, configmaps, {
+        log,
+        signal,
+        namespace: how.configMap.slice(0, Math.max(0, slash)),
+        fieldSelector: `metadata.name=${how.configMap.slice(slash + 1)}`,
+        changed: ring,
+      })
       this.#configMapKey = how.configMap
     }
   }
@@ -103,7 +109,11 @@ export class Watching {
       if (rest.length === 0) this.#byService.delete(was)
       else this.#byService.set(was, rest)
     }
-    if (is !== undefined && now !== undefined) this.#byService.set(is, [...(this.#byService.get(is) ?? []), now].sort((a, b) => (a.metadata.name < b.metadata.name ? -1 : 1)))
+    if (is !== undefined && now !== undefined)
+      this.#byService.set(
+        is,
+        [...(this.#byService.get(is) ?? []), now].sort((a, b) => (a.metadata.name < b.metadata.name ? -1 : 1)),
+      )
     this.#ring()
   }
 }
@@ -122,12 +132,24 @@ export function serviceOf(slice: EndpointSlice | undefined): string | undefined 
 
 /** Only what is read here is kept: five thousand objects are held as long as the program lives. */
 function reduceMeta({ name, namespace, uid, creationTimestamp, deletionTimestamp }: ObjectMeta): ObjectMeta {
-  return { name, ...(namespace === undefined ? {} : { namespace }), ...(uid === undefined ? {} : { uid }), ...(creationTimestamp === undefined ? {} : { creationTimestamp }), ...(deletionTimestamp === undefined ? {} : { deletionTimestamp }) }
+  return {
+    name,
+    ...(namespace === undefined ? {} : { namespace }),
+    ...(uid === undefined ? {} : { uid }),
+    ...(creationTimestamp === undefined ? {} : { creationTimestamp }),
+    ...(deletionTimestamp === undefined ? {} : { deletionTimestamp }),
+  }
 }
 
 function reduceIngress(i: Ingress): Ingress {
   const { 'kubectl.kubernetes.io/last-applied-configuration': _, ...annotations } = i.metadata.annotations ?? {}
-  return { apiVersion: 'networking.k8s.io/v1', kind: 'Ingress', metadata: { ...reduceMeta(i.metadata), annotations }, ...(i.spec === undefined ? {} : { spec: i.spec }), ...(i.status?.loadBalancer?.ingress === undefined ? {} : { status: { loadBalancer: { ingress: i.status.loadBalancer.ingress } } }) }
+  return {
+    apiVersion: 'networking.k8s.io/v1',
+    kind: 'Ingress',
+    metadata: { ...reduceMeta(i.metadata), annotations },
+    ...(i.spec === undefined ? {} : { spec: i.spec }),
+    ...(i.status?.loadBalancer?.ingress === undefined ? {} : { status: { loadBalancer: { ingress: i.status.loadBalancer.ingress } } }),
+  }
 }
 
 function reduceService(s: Service): Service {
@@ -158,7 +180,8 @@ function reduceSlice(s: EndpointSlice): EndpointSlice {
 
 /** Of Secrets that no Ingress can name (service account tokens, Helm's releases) nothing is kept but that they exist. */
 function reduceSecret(secret: Secret): Secret {
-  if (secret.type === 'kubernetes.io/service-account-token' || secret.type === 'helm.sh/release.v1' || secret.type === 'bootstrap.kubernetes.io/token') return { metadata: { name: secret.metadata.name, ...(secret.metadata.namespace === undefined ? {} : { namespace: secret.metadata.namespace }) } }
+  if (secret.type === 'kubernetes.io/service-account-token' || secret.type === 'helm.sh/release.v1' || secret.type === 'bootstrap.kubernetes.io/token')
+    return { metadata: { name: secret.metadata.name, ...(secret.metadata.namespace === undefined ? {} : { namespace: secret.metadata.namespace }) } }
   const { managedFields: _, ...metadata } = secret.metadata
   return { metadata, ...(secret.type === undefined ? {} : { type: secret.type }), ...(secret.data === undefined ? {} : { data: secret.data }) }
 }

@@ -50,7 +50,11 @@ async function serve(objects: readonly KubeObject[], how: { readonly secure?: bo
       const [method, url] = line.split(' ') as [string, string]
       const slash = url.indexOf('/')
       const client = await net.connect()
-      client.say(`${method} ${url.slice(slash)} HTTP/1.1\r\nHost: ${url.slice(0, slash)}\r\n${Object.entries(fields).map(([k, v]) => `${k}: ${v}\r\n`).join('')}${body === '' ? '' : `Content-Length: ${body.length}\r\n`}\r\n${body}`)
+      client.say(
+        `${method} ${url.slice(slash)} HTTP/1.1\r\nHost: ${url.slice(0, slash)}\r\n${Object.entries(fields)
+          .map(([k, v]) => `${k}: ${v}\r\n`)
+          .join('')}${body === '' ? '' : `Content-Length: ${body.length}\r\n`}\r\n${body}`,
+      )
       net.settle()
       for (let i = 0; client.got === '' && i < 20; i++) {
         // Steps that ask elsewhere are promises.
@@ -65,12 +69,35 @@ async function serve(objects: readonly KubeObject[], how: { readonly secure?: bo
 }
 
 /** One Ingress for x.test with these annotations. */
-const one = (annotations: Readonly<Record<string, string>>, paths: Readonly<Record<string, string>> = { '/': 'a:80' }, tls = false) => ingress('i', { 'x.test': paths }, { class: 'sy', annotations: nginx(annotations), ...(tls ? { tls: { '': ['x.test'] } } : {}) })
+const one = (annotations: Readonly<Record<string, string>>, paths: Readonly<Record<string, string>> = { '/': 'a:80' }, tls = false) =>
+  ingress('i', { 'x.test': paths }, { class: 'sy', annotations: nginx(annotations), ...(tls ? { tls: { '': ['x.test'] } } : {}) })
 
 const location = (head: string): string | undefined => /\r\nlocation: (.*)/i.exec(head)?.[1]?.trim()
 
-const rows: readonly { name: string; annotations: Readonly<Record<string, string>>; paths?: Readonly<Record<string, string>>; tls?: boolean; secure?: boolean; ask: string; fields?: Readonly<Record<string, string>>; body?: string; status: number; location?: string; saw?: RegExp; head?: RegExp; not?: RegExp; problem?: RegExp }[] = [
-  { name: 'rewrite-target puts captures into the path', annotations: { 'rewrite-target': '/$2' }, paths: { '~/something(/|$)(.*)': 'a:80' }, ask: 'GET x.test/something/new/er?q=1', status: 200, saw: /^GET \/new\/er\?q=1 HTTP/ },
+const rows: readonly {
+  name: string
+  annotations: Readonly<Record<string, string>>
+  paths?: Readonly<Record<string, string>>
+  tls?: boolean
+  secure?: boolean
+  ask: string
+  fields?: Readonly<Record<string, string>>
+  body?: string
+  status: number
+  location?: string
+  saw?: RegExp
+  head?: RegExp
+  not?: RegExp
+  problem?: RegExp
+}[] = [
+  {
+    name: 'rewrite-target puts captures into the path',
+    annotations: { 'rewrite-target': '/$2' },
+    paths: { '~/something(/|$)(.*)': 'a:80' },
+    ask: 'GET x.test/something/new/er?q=1',
+    status: 200,
+    saw: /^GET \/new\/er\?q=1 HTTP/,
+  },
   { name: 'rewrite-target without captures', annotations: { 'rewrite-target': '/fixed' }, ask: 'GET x.test/any', status: 200, saw: /^GET \/fixed HTTP/ },
   { name: 'use-regex: a prefix in any letter case', annotations: { 'use-regex': 'true' }, paths: { '~/v[0-9]+/x': 'a:80' }, ask: 'GET x.test/V12/X/more', status: 200, saw: /^GET \/V12\/X\/more / },
   { name: 'a pattern that looks ahead is told', annotations: { 'use-regex': 'true' }, paths: { '~/(?!a)': 'a:80' }, ask: 'GET x.test/b', status: 404, problem: /is no path/ },
@@ -93,24 +120,81 @@ const rows: readonly { name: string; annotations: Readonly<Record<string, string
   { name: 'whitelist-source-range is not fooled by a field', annotations: { 'whitelist-source-range': '192.0.2.0/24' }, ask: 'GET x.test/', fields: { 'X-Forwarded-For': '192.0.2.1' }, status: 403 },
   { name: 'a broken whitelist lets nobody in', annotations: { 'whitelist-source-range': 'nonsense' }, ask: 'GET x.test/', status: 503, problem: /refused until it is mended/ },
   { name: 'denylist-source-range', annotations: { 'denylist-source-range': '127.0.0.0/8' }, ask: 'GET x.test/', status: 403 },
-  { name: 'cors: preflight', annotations: { 'enable-cors': 'true', 'cors-allow-origin': 'https://*.ok.test' }, ask: 'OPTIONS x.test/', fields: { Origin: 'https://a.ok.test', 'Access-Control-Request-Method': 'PUT' }, status: 204, head: /Access-Control-Allow-Origin: https:\/\/a\.ok\.test\r\n[\s\S]*Access-Control-Allow-Methods: GET, PUT/ },
-  { name: 'cors: another origin', annotations: { 'enable-cors': 'true', 'cors-allow-origin': 'https://*.ok.test' }, ask: 'GET x.test/', fields: { Origin: 'https://a.b.ok.test' }, status: 200, not: /access-control/i },
-  { name: 'cors: a request', annotations: { 'enable-cors': 'true', 'cors-expose-headers': 'X-A' }, ask: 'GET x.test/', fields: { Origin: 'https://q.test' }, status: 200, head: /Access-Control-Allow-Origin: \*\r\n[\s\S]*Access-Control-Expose-Headers: X-A/ },
+  {
+    name: 'cors: preflight',
+    annotations: { 'enable-cors': 'true', 'cors-allow-origin': 'https://*.ok.test' },
+    ask: 'OPTIONS x.test/',
+    fields: { Origin: 'https://a.ok.test', 'Access-Control-Request-Method': 'PUT' },
+    status: 204,
+    head: /Access-Control-Allow-Origin: https:\/\/a\.ok\.test\r\n[\s\S]*Access-Control-Allow-Methods: GET, PUT/,
+  },
+  {
+    name: 'cors: another origin',
+    annotations: { 'enable-cors': 'true', 'cors-allow-origin': 'https://*.ok.test' },
+    ask: 'GET x.test/',
+    fields: { Origin: 'https://a.b.ok.test' },
+    status: 200,
+    not: /access-control/i,
+  },
+  {
+    name: 'cors: a request',
+    annotations: { 'enable-cors': 'true', 'cors-expose-headers': 'X-A' },
+    ask: 'GET x.test/',
+    fields: { Origin: 'https://q.test' },
+    status: 200,
+    head: /Access-Control-Allow-Origin: \*\r\n[\s\S]*Access-Control-Expose-Headers: X-A/,
+  },
   { name: 'upstream-vhost', annotations: { 'upstream-vhost': 'inner.test' }, ask: 'GET x.test/', status: 200, saw: /\r\nHost: inner\.test\r\n/ },
   { name: 'x-forwarded-prefix', annotations: { 'x-forwarded-prefix': '/pre' }, ask: 'GET x.test/', status: 200, saw: /X-Forwarded-Prefix: \/pre\r\n/ },
   { name: 'server-alias', annotations: { 'server-alias': 'y.test,*.z.test' }, ask: 'GET q.z.test/', status: 200 },
   { name: 'service-upstream', annotations: { 'service-upstream': 'true' }, ask: 'GET x.test/', status: 200, head: /Content-Length: 9/ },
   { name: 'backend-protocol that is not spoken', annotations: { 'backend-protocol': 'FCGI' }, ask: 'GET x.test/', status: 503, problem: /FCGI is not supported/ },
-  { name: 'affinity gives a cookie', annotations: { affinity: 'cookie', 'session-cookie-name': 'route', 'session-cookie-max-age': '60', 'session-cookie-samesite': 'Lax' }, ask: 'GET x.test/', status: 200, head: /Set-Cookie: route=[0-9a-f]{32}; Path=\/; Max-Age=60; HttpOnly; SameSite=Lax/ },
-  { name: 'auth-type basic asks for a password', annotations: { 'auth-type': 'basic', 'auth-secret': 'users', 'auth-realm': 'here' }, ask: 'GET x.test/', status: 401, head: /WWW-Authenticate: Basic realm="here"/ },
-  { name: 'auth-type basic takes the right one', annotations: { 'auth-type': 'basic', 'auth-secret': 'users' }, ask: 'GET x.test/', fields: { Authorization: `Basic ${Buffer.from('foo:bar').toString('base64')}` }, status: 200 },
-  { name: 'auth-type basic refuses the wrong one', annotations: { 'auth-type': 'basic', 'auth-secret': 'users' }, ask: 'GET x.test/', fields: { Authorization: `Basic ${Buffer.from('foo:baz').toString('base64')}` }, status: 401 },
+  {
+    name: 'affinity gives a cookie',
+    annotations: { affinity: 'cookie', 'session-cookie-name': 'route', 'session-cookie-max-age': '60', 'session-cookie-samesite': 'Lax' },
+    ask: 'GET x.test/',
+    status: 200,
+    head: /Set-Cookie: route=[0-9a-f]{32}; Path=\/; Max-Age=60; HttpOnly; SameSite=Lax/,
+  },
+  {
+    name: 'auth-type basic asks for a password',
+    annotations: { 'auth-type': 'basic', 'auth-secret': 'users', 'auth-realm': 'here' },
+    ask: 'GET x.test/',
+    status: 401,
+    head: /WWW-Authenticate: Basic realm="here"/,
+  },
+  {
+    name: 'auth-type basic takes the right one',
+    annotations: { 'auth-type': 'basic', 'auth-secret': 'users' },
+    ask: 'GET x.test/',
+    fields: { Authorization: `Basic ${Buffer.from('foo:bar').toString('base64')}` },
+    status: 200,
+  },
+  {
+    name: 'auth-type basic refuses the wrong one',
+    annotations: { 'auth-type': 'basic', 'auth-secret': 'users' },
+    ask: 'GET x.test/',
+    fields: { Authorization: `Basic ${Buffer.from('foo:baz').toString('base64')}` },
+    status: 401,
+  },
   { name: 'auth-secret that is not there lets nobody in', annotations: { 'auth-type': 'basic', 'auth-secret': 'gone' }, ask: 'GET x.test/', status: 503, problem: /does not exist/ },
   { name: 'auth-secret of another namespace lets nobody in', annotations: { 'auth-type': 'basic', 'auth-secret': 'other/users' }, ask: 'GET x.test/', status: 503, problem: /another namespace/ },
   { name: 'digest lets nobody in', annotations: { 'auth-type': 'digest' }, ask: 'GET x.test/', status: 503, problem: /digest is not supported/ },
   { name: 'auth-tls-secret without TLS', annotations: { 'auth-tls-secret': 'ca' }, ask: 'GET x.test/', status: 400 },
-  { name: 'a snippet is refused by name', annotations: { 'configuration-snippet': 'return 200;' }, ask: 'GET x.test/', status: 200, problem: /configuration-snippet has no effect: configuration of nginx as text/ },
-  { name: 'an unknown key, near a known one', annotations: { 'proxy-body-sise': '1m' }, ask: 'GET x.test/', status: 200, problem: /^unknown annotation proxy-body-sise, did you mean proxy-body-size\?$/ },
+  {
+    name: 'a snippet is refused by name',
+    annotations: { 'configuration-snippet': 'return 200;' },
+    ask: 'GET x.test/',
+    status: 200,
+    problem: /configuration-snippet has no effect: configuration of nginx as text/,
+  },
+  {
+    name: 'an unknown key, near a known one',
+    annotations: { 'proxy-body-sise': '1m' },
+    ask: 'GET x.test/',
+    status: 200,
+    problem: /^unknown annotation proxy-body-sise, did you mean proxy-body-size\?$/,
+  },
   { name: 'a key that never existed', annotations: { 'rate-limit': '5' }, ask: 'GET x.test/', status: 200, problem: /it never existed in ingress-nginx, you may want limit-rps/ },
 ]
 
@@ -144,7 +228,8 @@ void test('an affinity cookie leads back to its endpoint', async (t) => {
 
 void test('a canary gets its share by field, cookie and weight', async (t) => {
   const main = one({})
-  const canary = (annotations: Readonly<Record<string, string>>) => ingress('c', { 'x.test': { '/': 'b:80' } }, { class: 'sy', annotations: nginx({ canary: 'true', ...annotations }), metadata: { creationTimestamp: '2026-01-01T00:00:00Z' } })
+  const canary = (annotations: Readonly<Record<string, string>>) =>
+    ingress('c', { 'x.test': { '/': 'b:80' } }, { class: 'sy', annotations: nginx({ canary: 'true', ...annotations }), metadata: { creationTimestamp: '2026-01-01T00:00:00Z' } })
   const to = async (annotations: Readonly<Record<string, string>>, fields: Readonly<Record<string, string>> = {}): Promise<string> => {
     const { ask, problems } = await serve([main, canary(annotations)])
     t.same(problems, [])

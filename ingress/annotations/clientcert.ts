@@ -39,7 +39,8 @@ export const clientcert: Feature = {
         const certificate = tls?.peerCertificate
         if (policy.require && certificate === undefined) return { status: 400, reason: 'no client certificate' }
         x.addRequest('ssl-client-verify', certificate === undefined ? 'NONE' : 'SUCCESS')
-        if (policy.pass && certificate !== undefined) x.addRequest('ssl-client-cert', encodeURIComponent(`-----BEGIN CERTIFICATE-----\n${certificate.toString('base64').replace(/.{64}/g, '$&\n')}\n-----END CERTIFICATE-----\n`))
+        if (policy.pass && certificate !== undefined)
+          x.addRequest('ssl-client-cert', encodeURIComponent(`-----BEGIN CERTIFICATE-----\n${certificate.toString('base64').replace(/.{64}/g, '$&\n')}\n-----END CERTIFICATE-----\n`))
         return undefined
       },
     }

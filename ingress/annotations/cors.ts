@@ -62,7 +62,15 @@ export const cors: Feature = {
         const allowed = any ? '*' : origin !== undefined && policy.origins.some((o) => fits(o, origin)) ? origin : undefined
         if (!any) x.addResponse('Vary', 'Origin')
         // What the endpoint says of origins would be a second opinion.
-        for (const name of ['access-control-allow-origin', 'access-control-allow-credentials', 'access-control-allow-methods', 'access-control-allow-headers', 'access-control-max-age', 'access-control-expose-headers']) x.dropResponse(name)
+        for (const name of [
+          'access-control-allow-origin',
+          'access-control-allow-credentials',
+          'access-control-allow-methods',
+          'access-control-allow-headers',
+          'access-control-max-age',
+          'access-control-expose-headers',
+        ])
+          x.dropResponse(name)
         if (allowed !== undefined) {
           x.addResponse('Access-Control-Allow-Origin', allowed)
           // A browser refuses `*` with credentials (Fetch, 3.3.5): then the word is left out, as it has no meaning.

@@ -64,7 +64,12 @@ export const errors: Feature = {
             ],
           })
           .then(
-            (page) => ({ status: page.status >= 200 && page.status < 300 ? status : page.status, headers: page.headers.filter(([k]) => /^(content-type|cache-control|retry-after|set-cookie|location)$/i.test(k)), body: page.body, reason: 'custom-http-errors' }),
+            (page) => ({
+              status: page.status >= 200 && page.status < 300 ? status : page.status,
+              headers: page.headers.filter(([k]) => /^(content-type|cache-control|retry-after|set-cookie|location)$/i.test(k)),
+              body: page.body,
+              reason: 'custom-http-errors',
+            }),
             // A page that cannot be had must not turn a refusal into a permission.
             () => ({ status, reason: 'custom-http-errors: the page cannot be had' }),
           )

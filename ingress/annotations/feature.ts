@@ -121,7 +121,10 @@ export class Annotations {
 
   list(key: string): readonly string[] | undefined {
     const value = this.text(key)
-    return value?.split(',').map((s) => s.trim()).filter((s) => s !== '')
+    return value
+      ?.split(',')
+      .map((s) => s.trim())
+      .filter((s) => s !== '')
   }
 
   oneOf<T extends string>(key: string, words: readonly T[]): T | undefined {

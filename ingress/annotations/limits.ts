@@ -45,11 +45,13 @@ export const limits: Feature = {
     const connections = a.number('limit-connections') ?? 0
     if (rate === 0 && perMinute === 0 && connections === 0) return undefined
     const times = a.number('limit-burst-multiplier', 1) ?? 5
-    const exempt = (a.list('limit-allowlist') ?? a.list('limit-whitelist') ?? []).map((t) => (t.includes('/') ? t : `${t}/${t.includes(':') ? 128 : 32}`)).filter((t) => {
-      if (network(t) !== undefined) return true
-      a.problem('limit-whitelist', `"${t}" is no network`)
-      return false
-    })
+    const exempt = (a.list('limit-allowlist') ?? a.list('limit-whitelist') ?? [])
+      .map((t) => (t.includes('/') ? t : `${t}/${t.includes(':') ? 128 : 32}`))
+      .filter((t) => {
+        if (network(t) !== undefined) return true
+        a.problem('limit-whitelist', `"${t}" is no network`)
+        return false
+      })
     return { use: 'limits', of: `${a.namespace}/${a.ingress.metadata.name}`, rate, burst: rate * times, perMinute, minuteBurst: perMinute * times, connections, exempt } satisfies Limits
   },
   step(policy: Limits, tools: Tools): Step {

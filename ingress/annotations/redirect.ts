@@ -50,7 +50,9 @@ export const redirect: Feature = {
     const status = temporal === undefined ? (a.number('permanent-redirect-code', 300, 308) ?? 301) : (a.number('temporal-redirect-code', 300, 308) ?? 302)
     const appRoot = url('app-root')
     const hsts =
-      (a.flag('hsts') ?? (context.nginx && context.hasTls)) ? `max-age=${a.number('hsts-max-age') ?? 31_536_000}${(a.flag('hsts-include-subdomains') ?? true) ? '; includeSubDomains' : ''}${(a.flag('hsts-preload') ?? false) ? '; preload' : ''}` : undefined
+      (a.flag('hsts') ?? (context.nginx && context.hasTls))
+        ? `max-age=${a.number('hsts-max-age') ?? 31_536_000}${(a.flag('hsts-include-subdomains') ?? true) ? '; includeSubDomains' : ''}${(a.flag('hsts-preload') ?? false) ? '; preload' : ''}`
+        : undefined
     if (https === undefined && to === undefined && appRoot === undefined && hsts === undefined) return undefined
     return { use: 'redirect', https, www: false, to, status, appRoot, hsts } satisfies Redirect
   },
@@ -62,7 +64,8 @@ export const redirect: Feature = {
         }
         if (policy.hsts !== undefined && x.secure) x.addResponse('Strict-Transport-Security', policy.hsts)
         if (policy.to !== undefined) return { status: policy.status, headers: [['Location', policy.to]], reason: 'redirect' }
-        if (policy.appRoot !== undefined && x.path === '/') return { status: 302, headers: [['Location', policy.appRoot.startsWith('/') ? `${x.secure ? 'https' : 'http'}://${x.authority}${policy.appRoot}` : policy.appRoot]], reason: 'app-root' }
+        if (policy.appRoot !== undefined && x.path === '/')
+          return { status: 302, headers: [['Location', policy.appRoot.startsWith('/') ? `${x.secure ? 'https' : 'http'}://${x.authority}${policy.appRoot}` : policy.appRoot]], reason: 'app-root' }
         return undefined
       },
     }

@@ -12,7 +12,11 @@ interface Rewrite {
 export const rewrite: Feature = {
   name: 'rewrite',
   keys: {
-    'rewrite-target': { help: 'path towards the endpoint; $1 … stand for what the groups of the rule’s path matched. Paths become regular expressions', support: 'differs', note: 'for our own classes only the paths of this Ingress become regular expressions, not all of the host' },
+    'rewrite-target': {
+      help: 'path towards the endpoint; $1 … stand for what the groups of the rule’s path matched. Paths become regular expressions',
+      support: 'differs',
+      note: 'for our own classes only the paths of this Ingress become regular expressions, not all of the host',
+    },
     'use-regex': { help: 'paths are regular expressions, from the beginning, in any letter case', default: 'false', support: 'differs', note: 'for our own classes only the paths of this Ingress' },
   },
   read(a, draft) {

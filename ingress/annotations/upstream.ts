@@ -34,11 +34,13 @@ export const upstream: Feature = {
     if (protocol === 'HTTPS') draft.upstreamTls = tlsOf(a, context.nginx, context.secrets)
     else if (protocol !== undefined && protocol !== 'HTTP') a.refuse('backend-protocol', `${protocol} is not supported`)
     draft.serviceUpstream = a.flag('service-upstream') ?? false
-    const aliases = (a.list('server-alias') ?? []).map((h) => h.toLowerCase()).filter((h) => {
-      if (/^(\*\.)?[a-z0-9]([a-z0-9.-]*[a-z0-9])?$/.test(h)) return true
-      a.problem('server-alias', `"${h}" is no host name`)
-      return false
-    })
+    const aliases = (a.list('server-alias') ?? [])
+      .map((h) => h.toLowerCase())
+      .filter((h) => {
+        if (/^(\*\.)?[a-z0-9]([a-z0-9.-]*[a-z0-9])?$/.test(h)) return true
+        a.problem('server-alias', `"${h}" is no host name`)
+        return false
+      })
     draft.aliases = [...draft.aliases, ...aliases]
     draft.balance = balanceOf(a)
     const host = a.text('upstream-vhost')

@@ -13,7 +13,10 @@ export function ask(driver: Driver, address: string, request: Parameters<Tools['
   const secure = url.protocol === 'https:'
   return new Promise((resolve, reject) => {
     const asking = new Asking(request.method, (answer) => (answer instanceof Error ? reject(answer) : resolve(answer)))
-    const wire = driver.connect({ host: address, port: url.port === '' ? (secure ? 443 : 80) : Number(url.port) }, asking, { timeout: request.timeout, ...(secure ? { tls: { serverName: url.hostname, verify: true } } : {}) })
+    const wire = driver.connect({ host: address, port: url.port === '' ? (secure ? 443 : 80) : Number(url.port) }, asking, {
+      timeout: request.timeout,
+      ...(secure ? { tls: { serverName: url.hostname, verify: true } } : {}),
+    })
     let text = `${request.method} ${url.pathname}${url.search} HTTP/1.1\r\nHost: ${url.host}\r\n`
     for (const [name, value] of request.headers) text += `${name}: ${safe(value)}\r\n`
     const b = Buffer.from(`${text}Content-Length: 0\r\nConnection: close\r\n\r\n`, 'latin1')

@@ -186,4 +186,3 @@ export class Body {
 }
 
 const hex = (c: number): number => (c <= 57 ? c - 48 : (c | 32) - 87)
-

@@ -137,6 +137,25 @@ export class ClientConn implements Protocol, Exchange {
   }
 
   data(b: Buffer, from: number, to: number): void {
+    try {
+      this.#data(b, from, to)
+    } catch (error) {
+      this.broken(error)
+    }
+  }
+
+  /** What nobody foresaw ends this connection, and no other. */
+  broken(error: unknown): void {
+    this.#server.failed('a connection failed', error)
+    this.reason = 'internal error'
+    if (!this.#began) this.status = 500
+    this.#dropUpstream()
+    this.#record()
+    this.state = LINGER
+    this.wire.abort()
+  }
+
+  #data(b: Buffer, from: number, to: number): void {
     this.since = this.#server.driver.now
     switch (this.state) {
       case IDLE:
@@ -346,7 +365,8 @@ export class ClientConn implements Protocol, Exchange {
     }
     this.#identify(h, b)
 
-    if (h.method === 'CONNECT' || h.method === 'TRACE') return this.#refuse(b, end, to, { status: 405, reason: `${h.method} is not served`, headers: [['Allow', 'GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH']] })
+    if (h.method === 'CONNECT' || h.method === 'TRACE')
+      return this.#refuse(b, end, to, { status: 405, reason: `${h.method} is not served`, headers: [['Allow', 'GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH']] })
     let authority: string | undefined
     if (!h.odd && b[h.targetFrom] === 47) {
       this.#raw = true
@@ -836,7 +856,13 @@ export class ClientConn implements Protocol, Exchange {
       discard = !this.#expect && answer.status !== 413 && this.body.left <= discardLimit
       close = !discard
     }
-    const text = renderAnswer(answer, { head: this.method === 'HEAD', close, http10KeepAlive: this.http10 && !close, requestId: this.requestId, extra: this.linked.responseLines + this.#responseLines })
+    const text = renderAnswer(answer, {
+      head: this.method === 'HEAD',
+      close,
+      http10KeepAlive: this.http10 && !close,
+      requestId: this.requestId,
+      extra: this.linked.responseLines + this.#responseLines,
+    })
     const { scratch } = this.#server
     const b = text.length <= scratch.length ? scratch : Buffer.allocUnsafeSlow(text.length)
     b.latin1Write(text, 0)

@@ -57,10 +57,13 @@ function naive(text: string): Reading {
       return { messages, end: couldBecomeHead(rest) ? 'more' : 'refused' }
     }
     const [whole, method, target, minor, block] = m as unknown as [string, string, string, string, string]
-    const lines = block.split('\r\n').slice(0, -1).map((l) => {
-      const colon = l.indexOf(':')
-      return [l.slice(0, colon).toLowerCase(), l.slice(colon + 1).replace(/^[ \t]+|[ \t]+$/g, '')] as const
-    })
+    const lines = block
+      .split('\r\n')
+      .slice(0, -1)
+      .map((l) => {
+        const colon = l.indexOf(':')
+        return [l.slice(0, colon).toLowerCase(), l.slice(colon + 1).replace(/^[ \t]+|[ \t]+$/g, '')] as const
+      })
     const all = (name: string): string[] => lines.filter(([n]) => n === name).map(([, v]) => v)
     const lengths = all('content-length')
     const codings = all('transfer-encoding')
@@ -115,7 +118,10 @@ function naive(text: string): Reading {
   }
 }
 
-const forbidden = (name: string): boolean => name.length > 64 || name.includes('_') || /^(host|content-length|transfer-encoding|connection|upgrade|expect|te|trailer|keep-alive|x-forwarded-for|x-real-ip|cookie|authorization|content-type|x-request-id|proxy)$/i.test(name)
+const forbidden = (name: string): boolean =>
+  name.length > 64 ||
+  name.includes('_') ||
+  /^(host|content-length|transfer-encoding|connection|upgrade|expect|te|trailer|keep-alive|x-forwarded-for|x-real-ip|cookie|authorization|content-type|x-request-id|proxy)$/i.test(name)
 
 function couldBecomeHead(rest: string): boolean {
   return new RegExp(
@@ -130,7 +136,13 @@ const pieces = [
   'abc', '3\r\nabc\r\n', '0\r\n\r\n', '0\r\n', '5;ext=1\r\nhello\r\n', '3\nabc\r\n', 'a\r\n0123456789\r\n', '0\r\nT: v\r\n\r\n', '0\r\nHost: v\r\n\r\n', '\0', '\x0b', '\xe9', ';', ':', '#', '\\',
 ] // prettier-ignore
 
-const good = ['GET / HTTP/1.1\r\nHost: x\r\n\r\n', 'POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc', 'POST /b HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n', 'PUT /c HTTP/1.0\r\nContent-Length: 1\r\n\r\na', 'POST /d HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5;e=f\r\nhello\r\n0\r\nT: v\r\n\r\n']
+const good = [
+  'GET / HTTP/1.1\r\nHost: x\r\n\r\n',
+  'POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc',
+  'POST /b HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n',
+  'PUT /c HTTP/1.0\r\nContent-Length: 1\r\n\r\na',
+  'POST /d HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5;e=f\r\nhello\r\n0\r\nT: v\r\n\r\n',
+]
 
 void test('the parser and a naive second one agree on every message and where it ends', async (t) => {
   const seed = Number(process.env.SEED ?? Date.now() % 1_000_000)

@@ -466,4 +466,3 @@ export function hostOf(b: Buffer, from: number, to: number): string | undefined 
   const text = b.latin1Slice(from, end)
   return upper ? text.toLowerCase() : text
 }
-

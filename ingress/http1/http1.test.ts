@@ -2,8 +2,7 @@ import { test } from 'tap'
 import { Net, route, steady, tableOf } from '../testing/memory.ts'
 
 const ok = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi'
-const forwarded =
-  'X-Real-IP: 10.0.0.1\r\nX-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Host: a.test\r\nX-Forwarded-Port: 80\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Scheme: http\r\nX-Scheme: http\r\n'
+const forwarded = 'X-Real-IP: 10.0.0.1\r\nX-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Host: a.test\r\nX-Forwarded-Port: 80\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Scheme: http\r\nX-Scheme: http\r\n'
 
 void test('a request reaches its endpoint with forwarding fields, and the answer comes back', async (t) => {
   const net = new Net(tableOf(route('a.test/', ['10.1.0.1:8080'])))
@@ -110,7 +109,9 @@ void test('a silent endpoint is a 504, a broken answer ends the connection', asy
 
 void test('an upgrade becomes a tunnel when the endpoint agrees, h2c is not passed on', async (t) => {
   const net = new Net(tableOf(route('a.test/', ['10.1.0.1:8080'])))
-  const backend = await net.backend('10.1.0.1:8080', (peer, head) => peer.say(/upgrade: websocket/i.test(head) ? 'HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: x\r\n\r\nfirst' : ok))
+  const backend = await net.backend('10.1.0.1:8080', (peer, head) =>
+    peer.say(/upgrade: websocket/i.test(head) ? 'HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: x\r\n\r\nfirst' : ok),
+  )
   const client = await net.connect()
   client.say('GET /chat HTTP/1.1\r\nHost: a.test\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\n\r\n')
   net.settle()
@@ -235,4 +236,32 @@ void test('draining: what is under way is answered, then the connection ends', a
   t.match(late.got, /Connection: close\r\n\r\nhi$/, 'a connection that had just been opened is not turned away')
   net.driver.advance(1000)
   await drained
+})
+
+void test('a step that throws ends its own connection and no other', async (t) => {
+  const failures: string[] = []
+  const middleware = {
+    bad: () => ({
+      response: () => {
+        throw new Error('oops')
+      },
+    }),
+  }
+  const net = new Net(
+    tableOf(route('bad.test/', ['10.1.0.1:8080'], { policies: [{ use: 'bad' }] }), route('none.test/', ['10.1.0.1:8080'], { policies: [{ use: 'unknown' }] }), route('a.test/', ['10.1.0.1:8080'])),
+    { server: { middleware, failed: (what, error) => void failures.push(`${what}: ${String(error)}`) } },
+  )
+  await net.backend('10.1.0.1:8080', ok)
+  const bad = await net.connect()
+  const good = await net.connect()
+  const none = await net.connect()
+  bad.say('GET / HTTP/1.1\r\nHost: bad.test\r\n\r\n')
+  net.settle()
+  none.say('GET / HTTP/1.1\r\nHost: none.test\r\n\r\n')
+  good.say('GET / HTTP/1.1\r\nHost: a.test\r\n\r\n')
+  net.settle()
+  t.type(bad.gone, 'string')
+  t.match(none.got, /^HTTP\/1.1 500 /, 'a policy nobody understands lets nobody through')
+  t.match(good.got, /hi$/)
+  t.same(failures, ['a connection failed: Error: oops', 'no middleware for policy unknown: undefined'])
 })

@@ -401,4 +401,3 @@ function keyWith(key: string, tls: UpstreamTls): string {
   if (made === undefined) known.set(key, (made = `${key} ${tls.key}`))
   return made
 }
-

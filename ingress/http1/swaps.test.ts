@@ -37,7 +37,11 @@ void test('a thousand tables in turn under load: not one request fails', async (
   const [p1, p2] = [await listening(one), await listening(two)]
   const driver = openNode()
   const server = new Server({ driver })
-  const tables = [tableOf(route('a.test/', [`127.0.0.1:${p1}`])), tableOf(route('a.test/', [`127.0.0.1:${p2}`])), tableOf(route('a.test/', [`127.0.0.1:${p1}`, `127.0.0.1:${p2}`]), route('b.test/', []))]
+  const tables = [
+    tableOf(route('a.test/', [`127.0.0.1:${p1}`])),
+    tableOf(route('a.test/', [`127.0.0.1:${p2}`])),
+    tableOf(route('a.test/', [`127.0.0.1:${p1}`, `127.0.0.1:${p2}`]), route('b.test/', [])),
+  ]
   const frontend: Frontend = { table: tables[0]!, secure: false }
   const at = await server.listen({ host: '127.0.0.1', port: 0 }, frontend)
   const agent = new http.Agent({ keepAlive: true, maxSockets: 8 })
@@ -72,7 +76,10 @@ void test('a thousand tables in turn under load: not one request fails', async (
   await new Promise((resolve) => setTimeout(resolve, 50))
   const began = Date.now()
   await server.drain()
-  t.same(await Promise.all(waiting), waiting.map(() => '200 late'))
+  t.same(
+    await Promise.all(waiting),
+    waiting.map(() => '200 late'),
+  )
   t.ok(Date.now() - began < 1500)
   server.close()
   await driver.close()

@@ -110,6 +110,15 @@ export class UpstreamConn implements Protocol {
 
   data(b: Buffer, from: number, to: number): void {
     const client = this.client
+    try {
+      this.#data(client, b, from, to)
+    } catch (error) {
+      this.discard()
+      client?.broken(error)
+    }
+  }
+
+  #data(client: ClientConn | undefined, b: Buffer, from: number, to: number): void {
     if (client === undefined) {
       // Nobody asked: what comes now would be taken for the answer to the next request.
       this.discard()

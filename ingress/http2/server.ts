@@ -267,7 +267,8 @@ class StreamWire implements Wire {
       // One value each where the protocol allows but one; Node refuses two.
       if (before === undefined) out[name] = value
       else if (name === 'set-cookie' || name === 'link' || name === 'www-authenticate') out[name] = [...(Array.isArray(before) ? before : [before]), value]
-      else if (name !== 'content-length' && name !== 'content-type' && name !== 'location' && name !== 'date' && name !== 'server' && name !== 'etag') out[name] = `${Array.isArray(before) ? before.join(', ') : before}, ${value}`
+      else if (name !== 'content-length' && name !== 'content-type' && name !== 'location' && name !== 'date' && name !== 'server' && name !== 'etag')
+        out[name] = `${Array.isArray(before) ? before.join(', ') : before}, ${value}`
     }
     return out
   }
