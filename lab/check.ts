@@ -41,8 +41,9 @@ export function trials(have: { readonly nodes: readonly Node[]; readonly pods: r
   for (const service of have.services) {
     const { namespace, name } = service.metadata
     const slices = have.slices.filter((s) => s.metadata.namespace === namespace && s.metadata.labels?.['kubernetes.io/service-name'] === name)
-    const serves = slices.some((s) => (s.endpoints ?? []).some((e) => e.conditions?.ready !== false))
     for (const ip of service.spec.clusterIPs ?? []) {
+      const family = ip.includes(':') ? 'IPv6' : 'IPv4'
+      const serves = slices.some((s) => s.addressType === family && (s.endpoints ?? []).some((e) => e.conditions?.ready !== false))
       if (ip === 'None' || ip === '' || !serves || (namespace === 'default' && name === 'kubernetes')) continue
       for (const port of service.spec.ports ?? []) {
         if ((port.protocol ?? 'TCP') !== 'TCP') continue

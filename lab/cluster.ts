@@ -47,19 +47,19 @@ export function clusterPlan(t: Topology, paths: ClusterPaths): ClusterPlan {
   return {
     apiUrl,
     adminKubeconfig,
-    controlplane: part(first, 'controlplane', '--data', data, '--listen', `${bracketed(first.address)}:${t.apiPort}`, '--write-kubeconfig', adminKubeconfig, '--service-cidr', t.serviceRange, '--cluster-cidr', t.podRange, '--cert-name', '127.0.0.1,localhost'),
+    controlplane: part(first, 'controlplane', '--data', data, '--listen', `${bracketed(first.address)}:${t.apiPort}`, '--write-kubeconfig', adminKubeconfig, '--service-cidr', t.serviceRanges.join(','), '--cluster-cidr', t.podRanges.join(','), '--cert-name', '127.0.0.1,localhost'),
     others: t.nodes.flatMap((node) => [
-      part(node, 'agent', ...own(`system:node:${node.name}`), '--node', node.name, '--node-ip', node.address, '--state', join(paths.inside, 'nodes', node.name, 'agent'), '--cluster-dns', t.clusterDns, '--cluster-domain', t.clusterDomain, ...(node.zone === undefined ? [] : ['--labels', `topology.kubernetes.io/zone=${node.zone}`])),
+      part(node, 'agent', ...own(`system:node:${node.name}`), '--node', node.name, '--node-ip', [node.address, ...(node.address6 === undefined ? [] : [node.address6])].join(','), '--state', join(paths.inside, 'nodes', node.name, 'agent'), '--cluster-dns', t.clusterDns, '--cluster-domain', t.clusterDomain, ...(node.zone === undefined ? [] : ['--labels', `topology.kubernetes.io/zone=${node.zone}`])),
       proxyPart(part, own, t, node, node.mode ?? t.mode),
       part(node, 'dns', ...own(identityOf.dns), '--node', node.name, '--listen', `${bracketed(node.address)}:53`),
-      ...(node === first ? [part(node, 'ingress', ...own(identityOf.ingress), '--http', `${bracketed(node.address)}:80`, '--https', `${bracketed(node.address)}:443`)] : []),
+      ...(node === first ? [part(node, 'ingress', ...own(identityOf.ingress), '--http', ':80', '--https', ':443')] : []),
     ]),
     identities: [paths.launcher, 'kubeconfig', ...Object.values(identityOf), ...t.nodes.map((n) => `system:node:${n.name}`), '--data', data, '--server', apiUrl, '--folder', kubeconfigs],
   }
 }
 
 function proxyPart(part: (node: LabNode, name: string, ...words: string[]) => PlannedPart, own: (identity: string) => string[], t: Topology, node: LabNode, mode: string): PlannedPart {
-  return part(node, 'proxy', ...own(identityOf.proxy), '--node', node.name, '--mode', mode, '--cluster-cidr', t.podRange, ...(t.sockets === 'auto' ? [] : ['--sockets', t.sockets]))
+  return part(node, 'proxy', ...own(identityOf.proxy), '--node', node.name, '--mode', mode, '--cluster-cidr', t.podRanges.join(','), ...(t.sockets === 'auto' ? [] : ['--sockets', t.sockets]))
 }
 
 /** The `kube-dns` Service: DNS is reached through the proxy mode under test. */
@@ -69,7 +69,9 @@ export function kubeDnsService(t: Topology): Service {
     kind: 'Service',
     metadata: { name: 'kube-dns', namespace: 'kube-system', labels: { 'k8s-app': 'kube-dns', 'kubernetes.io/name': 'CoreDNS' } },
     spec: {
+      // One family: each DNS registers the first address it listens on.
       clusterIP: t.clusterDns,
+      ipFamilyPolicy: 'SingleStack',
       ports: [
         { name: 'dns', port: 53, protocol: 'UDP', targetPort: 53 },
         { name: 'dns-tcp', port: 53, protocol: 'TCP', targetPort: 53 },
@@ -83,7 +85,7 @@ export function kubeDnsService(t: Topology): Service {
 export function nodeFiles(t: Topology, node: LabNode): Readonly<Record<string, string>> {
   return {
     'resolv.conf': '# No way out of the lab: names outside the cluster have nobody to ask.\n',
-    hosts: ['127.0.0.1 localhost', '::1 localhost ip6-localhost', ...t.nodes.map((n) => `${n.address} ${n.name}`), ''].join('\n'),
+    hosts: ['127.0.0.1 localhost', '::1 localhost ip6-localhost', ...t.nodes.flatMap((n) => [n.address, ...(n.address6 === undefined ? [] : [n.address6])].map((a) => `${a} ${n.name}`)), ''].join('\n'),
     hostname: `${node.name}\n`,
   }
 }

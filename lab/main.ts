@@ -17,6 +17,7 @@ const upCommand = command({
     filename: { type: 'string', short: 'f', value: 'FILE', help: 'a topology file: nodes with names, zones and modes; flags go before it' },
     nodes: { type: 'number', help: 'how many nodes (default 3)' },
     mode: { type: 'string', help: 'proxy mode (default iptables)', oneOf: modes },
+    'dual-stack': { type: 'boolean', help: 'IPv6 beside IPv4' },
     publish: { type: 'list', value: 'PORT:TO', help: 'port of this machine that leads into the lab: 8080:ingress, 8443:ingress-https, 8081:NODE:PORT' },
     'api-port': { type: 'number', help: 'port of the API on 127.0.0.1 (6443, or any if it is taken)' },
     sockets: { type: 'string', help: 'what carries bytes in the parts', oneOf: ['auto', 'epoll', 'node'] },
@@ -26,7 +27,7 @@ const upCommand = command({
     const file = values.filename === undefined ? undefined : parseTopology(readFileSync(values.filename, 'utf8'), values.filename)
     const name = given.has('lab') ? values.lab : (file?.name ?? values.lab)
     const chosen = Object.fromEntries(Object.entries({ nodes: values.nodes, mode: values.mode, sockets: values.sockets }).filter(([, v]) => v !== undefined)) as TopologyOptions
-    const wanted = topology({ ...file, ...chosen, name })
+    const wanted = topology({ ...file, ...chosen, ...(values['dual-stack'] ? { dualStack: true } : {}), name })
     const lab = await up(wanted, {
       publish: [...(file?.publish ?? []), ...values.publish].map(parsePublish),
       apiPort: values['api-port'],

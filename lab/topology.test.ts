@@ -17,8 +17,15 @@ test('the nodes hang on one LAN that leads nowhere', async (t) => {
   const made = topology({ nodes: 2 })
   t.equal(renderLan(made), 'link set lo up\nlink add lan type bridge forward_delay 0\naddr add 192.168.56.1/24 dev lan\nlink set lan up\nroute add unreachable default metric 4278198272\n')
   t.equal(renderCable(1, 42), 'link add lan2 type veth peer name eth0 netns 42\nlink set lan2 master lan up\n')
-  t.equal(renderNode(made, 1), 'link set lo up\naddr add 192.168.56.12/24 dev eth0\nlink set eth0 up\nroute add default via 192.168.56.1\n')
+  t.equal(renderNode(made, 1), 'link set lo up\naddr add 192.168.56.12/24 dev eth0\nlink set eth0 up\nroute add default via 192.168.56.1 dev eth0\n')
   t.match(nodeFiles(made, made.nodes[1]!).hosts, '192.168.56.11 node1')
+})
+
+test('a lab of both families has two of everything', async (t) => {
+  const made = topology({ nodes: 1, dualStack: true })
+  t.strictSame([made.serviceRanges, made.podRanges, made.nodes[0]!.address6], [['10.96.0.0/16', 'fd00:10:96::/112'], ['10.244.0.0/16', 'fd00:10:244::/56'], 'fd00:192:168:56::b'])
+  t.match(renderNode(made, 0), 'addr add fd00:192:168:56::b/64 dev eth0 nodad\nlink set eth0 up\nroute add default via 192.168.56.1 dev eth0\nroute add default via fd00:192:168:56::1 dev eth0\n')
+  t.match(clusterPlan(made, { launcher: 's', logs: '/l', inside: '/i' }).others[0]!.argv.join(' '), '--node-ip 192.168.56.11,fd00:192:168:56::b')
 })
 
 test('parts are started by the words a user would type, each as who it is', async (t) => {
@@ -56,13 +63,13 @@ test('a topology file says which field is wrong, and what was expected', async (
   const file = parseTopology('nodes:\n  - {name: a, zone: east, mode: userspace}\n  - {name: b}\nmode: nftables\npodRange: 10.8.0.0/16\npublish: ["8080:ingress"]\n', 'lab.yaml')
   const made = topology(file)
   t.strictSame(made.nodes.map((n) => `${n.name} ${n.address} ${n.zone} ${n.mode}`), ['a 192.168.56.11 east userspace', 'b 192.168.56.12 undefined undefined'])
-  t.equal(made.podRange, '10.8.0.0/16')
+  t.strictSame(made.podRanges, ['10.8.0.0/16'])
   const plan = clusterPlan(made, { launcher: 'switchyard', logs: '/l', inside: '/i' })
   t.match(plan.others.find((p) => p.name === 'a/agent')!.argv.join(' '), '--labels topology.kubernetes.io/zone=east')
   t.match(plan.others.find((p) => p.name === 'b/proxy')!.argv.join(' '), '--mode nftables')
   for (const [text, wanted] of [
     ['nodes: many', 'lab.yaml: nodes: expected a number, or a list of nodes, got "many"'],
-    ['node: 3', 'lab.yaml: node: no such field, did you mean nodes?; there are name, nodes, mode, sockets, serviceRange, podRange, publish'],
+    ['node: 3', 'lab.yaml: node: no such field, did you mean nodes?; there are name, nodes, mode, sockets, serviceRange, podRange, dualStack, publish'],
     ['mode: fast', 'lab.yaml: mode: expected one of userspace, iptables, ipvs, nftables, got "fast"'],
     ['nodes: [{zone: a}]', 'lab.yaml: nodes[0].name: expected a name'],
     ['podRange: 10.8.0.0', 'lab.yaml: podRange: expected a network such as 10.96.0.0/16, got "10.8.0.0"'],

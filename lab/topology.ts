@@ -7,6 +7,8 @@ export interface LabNode {
   readonly name: string
   /** On the LAN. */
   readonly address: Ip
+  /** Its IPv6 address there, in a lab of both families. */
+  readonly address6: Ip | undefined
   readonly zone: string | undefined
   /** The proxy mode of this node, where it differs from the lab's. */
   readonly mode: string | undefined
@@ -16,11 +18,13 @@ export interface LabNode {
 export interface Topology {
   readonly name: string
   readonly nodes: readonly LabNode[]
-  readonly lan: Cidr
-  /** The address of the holder on the LAN: the world outside the cluster. */
-  readonly outside: Ip
-  readonly serviceRange: string
-  readonly podRange: string
+  /** One network of each family. */
+  readonly lan: readonly Cidr[]
+  /** The addresses of the holder on the LAN: the world outside the cluster. */
+  readonly outside: readonly Ip[]
+  readonly serviceRanges: readonly string[]
+  readonly podRanges: readonly string[]
+  /** The tenth address of the first service range. */
   readonly clusterDns: Ip
   readonly clusterDomain: string
   readonly mode: string
@@ -36,6 +40,8 @@ export interface TopologyOptions {
   readonly sockets?: string
   readonly serviceRange?: string
   readonly podRange?: string
+  /** IPv6 beside IPv4, for nodes, Pods and Services. */
+  readonly dualStack?: boolean
 }
 
 /** A topology file: the same, and what is published. */
@@ -47,8 +53,9 @@ export interface TopologyFile extends TopologyOptions {
 export const modes = ['userspace', 'iptables', 'ipvs', 'nftables'] as const
 
 /** Nodes take the addresses from .11 on; private, and inside the range VirtualBox allows, so that the same topology runs in virtual machines. */
-const lan = '192.168.56.0/24' as Cidr
-const usualServiceRange = '10.96.0.0/16'
+const lan = { 4: '192.168.56.0/24' as Cidr, 6: 'fd00:192:168:56::/64' as Cidr }
+const services = { 4: '10.96.0.0/16', 6: 'fd00:10:96::/112' }
+const pods = { 4: '10.244.0.0/16', 6: 'fd00:10:244::/56' }
 const mostNodes = 200
 
 /** The topology that `options` ask for. */
@@ -63,20 +70,21 @@ export function topology(options: TopologyOptions = {}): Topology {
     if (!/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/.test(n) || n === 'outside') throw new UsageError(`"${n}" cannot be the name of a node`)
     if (names.indexOf(n) !== i) throw new UsageError(`two nodes are called "${n}"`)
   }
-  const serviceRange = options.serviceRange ?? usualServiceRange
-  const at = network(lan)!
+  const families = options.dualStack === true ? ([4, 6] as const) : ([4] as const)
+  const serviceRanges = families.map((f) => (f === 4 ? (options.serviceRange ?? services[4]) : services[6]))
+  const at = (family: 4 | 6, place: number): Ip => nth(network(lan[family])!, place)!
   return {
     name,
-    lan,
-    outside: nth(at, 1)!,
-    serviceRange,
-    podRange: options.podRange ?? '10.244.0.0/16',
-    clusterDns: nth(network(serviceRange)!, 10)!,
+    lan: families.map((f) => lan[f]),
+    outside: families.map((f) => at(f, 1)),
+    serviceRanges,
+    podRanges: families.map((f) => (f === 4 ? (options.podRange ?? pods[4]) : pods[6])),
+    clusterDns: nth(network(serviceRanges[0]!)!, 10)!,
     clusterDomain: 'cluster.local',
     mode: options.mode ?? 'iptables',
     sockets: options.sockets ?? 'auto',
     apiPort: 6443,
-    nodes: list.map((n: { name: string; zone?: string; mode?: string }, i) => ({ name: n.name, address: nth(at, 11 + i)!, zone: n.zone, mode: n.mode })),
+    nodes: list.map((n: { name: string; zone?: string; mode?: string }, i) => ({ name: n.name, address: at(4, 11 + i), address6: options.dualStack === true ? at(6, 11 + i) : undefined, zone: n.zone, mode: n.mode })),
   }
 }
 
@@ -87,6 +95,7 @@ const fields: Readonly<Record<string, (value: unknown) => string | undefined>> =
   sockets: oneOf(['auto', 'epoll', 'node']),
   serviceRange: range,
   podRange: range,
+  dualStack: (v) => (typeof v === 'boolean' ? undefined : 'true or false'),
   publish: (v) => (Array.isArray(v) && v.every((p) => typeof p === 'string') ? undefined : 'a list such as ["8080:ingress"]'),
 }
 const nodeFields: typeof fields = { name: fields.name!, zone: fields.name!, mode: oneOf(modes) }

@@ -1,5 +1,5 @@
 import { execFileSync, spawnSync } from 'node:child_process'
-import { existsSync, mkdtempSync, readdirSync, realpathSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, readdirSync, realpathSync, rmSync, writeFileSync } from 'node:fs'
 import { request } from 'node:http'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -89,6 +89,19 @@ test('a lab from nothing to nothing', { timeout: 150_000 }, async (t) => {
   t.equal((await lab('down')).status, 0)
   t.equal(hostState(state), before, 'nothing is left')
   t.equal((await lab('down')).stdout, 'There was no lab.\n')
+})
+
+test('a lab of both families', { timeout: 150_000 }, async (t) => {
+  t.teardown(() => lab('down'))
+  t.equal((await lab('up', '--api-port', '0', '--nodes', '2', '--dual-stack')).status, 0)
+  const kubeconfig = (await lab('kubeconfig')).stdout.trim()
+  const both = join(state, 'both.yaml')
+  writeFileSync(both, readFileSync(manifest, 'utf8').replaceAll(/^  selector: \{ app: hello \}$/gm, '  ipFamilyPolicy: RequireDualStack\n$&'))
+  t.equal((await switchyard(['apply', '--kubeconfig', kubeconfig, '-f', both], { env })).status, 0)
+  for (const mode of ['iptables', 'nftables', 'userspace']) {
+    t.equal((await lab('mode', mode)).status, 0)
+    for (const family of ['-4', '-6']) t.match(await eventually(async () => (await lab('exec', 'client', '--', 'curl', family, '-sS', '-m', '3', url)).stdout), /^hello from/, `${mode}, curl ${family}`)
+  }
 })
 
 /** The different answers of the Service, asked until two Pods have answered or patience ends. */

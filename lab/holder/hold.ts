@@ -59,7 +59,7 @@ export class Hold {
     for (const folder of ['controlplane', ...this.topology.nodes.map((n) => join('nodes', n.name))]) await disk(join(this.paths.inside, folder))
     await ip(renderLan(this.topology))
     // The holder forwards nothing, but as a router it can say so.
-    writeFileSync('/proc/sys/net/ipv4/ip_forward', '1')
+    for (const name of ['ipv4/ip_forward', ...(this.topology.lan.length > 1 ? ['ipv6/conf/all/forwarding'] : [])]) writeFileSync(`/proc/sys/net/${name}`, '1')
     // The control plane is what everybody waits for: its node first.
     await this.#node(0)
     await this.#start(this.plan.controlplane)
