@@ -7,6 +7,7 @@ import type { Controller, ControllerOptions } from './controller.ts'
 import { binder } from './binder.ts'
 import { endpointsController, mirroring } from './endpoints.ts'
 import { endpointSliceController } from './endpointslices.ts'
+import { eviction, staysFor } from './eviction.ts'
 import { garbageCollector } from './garbage.ts'
 import { startControllers } from './main.ts'
 import { kubernetesService } from './kubernetes.ts'
@@ -288,4 +289,31 @@ test('load balancers get addresses from the pool, the one asked for if it is fre
   t.equal(given('b') + given('foreign'), '', 'nobody shares')
   api.remove(lb('a'))
   await api.until(() => given('b') === '203.0.113.9')
+})
+
+const unreachable = { key: 'node.kubernetes.io/unreachable', effect: 'NoExecute', timeAdded: '2026-01-01T00:00:00Z' } as const
+const at = Date.parse('2026-01-01T00:01:00Z')
+const stays: readonly (readonly [name: string, taints: NonNullable<Parameters<typeof staysFor>[1]['spec']>['taints'], tolerations: NonNullable<Parameters<typeof staysFor>[0]['spec']['tolerations']>, left: number | undefined])[] = [
+  ['without taints for ever', [], [], undefined],
+  ['NoSchedule does not matter', [{ key: 'a', effect: 'NoSchedule' }], [], undefined],
+  ['an unreachable node is borne five minutes', [unreachable], [], 240_000],
+  ['or as long as the Pod says', [unreachable], [{ key: unreachable.key, operator: 'Exists', effect: 'NoExecute', tolerationSeconds: 90 }], 30_000],
+  ['or for ever', [unreachable], [{ operator: 'Exists' }], undefined],
+  ['another taint not at all', [{ key: 'a', effect: 'NoExecute' }], [], 0],
+  ['the first of several decides', [unreachable, { key: 'a', value: 'x', effect: 'NoExecute', timeAdded: '2026-01-01T00:00:50Z' }], [{ key: 'a', value: 'x', tolerationSeconds: 15 }], 5000],
+]
+for (const [name, taints, tolerations, left] of stays) {
+  test(`how long a Pod stays on a tainted node: ${name}`, async (t) => {
+    t.equal(staysFor(pod('demo/a', { node: 'n1', spec: { tolerations } }), node('n1', { spec: { taints: taints ?? [] } }), at), left)
+  })
+}
+
+test('Pods leave a node whose taint they do not bear, and are forgotten with a node that has gone', async (t) => {
+  const api = await running(t, [eviction], [n1, n2, a, b, pod('demo/bears', { node: 'n1', spec: { tolerations: [{ operator: 'Exists' }] } })], { nodeGrace: 100 })
+  api.put({ ...n1, spec: { taints: [{ key: 'out', effect: 'NoExecute' }] } })
+  await api.until(() => api.read(pods, 'demo/a')?.metadata.deletionTimestamp !== undefined)
+  t.equal(api.read(pods, 'demo/bears')?.metadata.deletionTimestamp, undefined)
+  t.equal(api.read(pods, 'demo/b')?.metadata.deletionTimestamp, undefined)
+  api.remove(n2)
+  await api.until(() => api.read(pods, 'demo/b') === undefined)
 })

@@ -10,6 +10,7 @@ import type { Controller, ControllerOptions } from './controller.ts'
 import { deploymentController } from './deployments.ts'
 import { endpointsController, mirroring } from './endpoints.ts'
 import { endpointSliceController } from './endpointslices.ts'
+import { eviction } from './eviction.ts'
 import { garbageCollector } from './garbage.ts'
 import { kubernetesService } from './kubernetes.ts'
 import { loadBalancers } from './loadbalancers.ts'
@@ -26,6 +27,7 @@ export type { ControllerOptions } from './controller.ts'
 export const controllers: readonly Controller[] = [
   kubernetesService,
   nodeLifecycle,
+  eviction,
   podCidrs,
   binder,
   endpointSliceController,
