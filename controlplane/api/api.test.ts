@@ -1,8 +1,8 @@
-import { setTimeout as patience, test } from 'tap'
+import tap, { test } from 'tap'
 import { folder, start } from '../testing/plane.ts'
 
 // A busy machine is no failure.
-patience(120_000)
+tap.setTimeout(120_000)
 
 const plane = await start(folder(), ['--controllers=false'])
 process.on('exit', () => plane.process.kill('SIGKILL'))

@@ -1,7 +1,7 @@
-import { setTimeout as patience, test } from 'tap'
+import tap, { test } from 'tap'
 import { folder, start } from '../testing/plane.ts'
 
-patience(120_000)
+tap.setTimeout(120_000)
 
 test('after a kill in the middle of writes everything acknowledged is there', async (t) => {
   const data = folder()

@@ -2,11 +2,11 @@ import { spawn } from 'node:child_process'
 import { mkdtempSync, rmSync, statSync, truncateSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { setTimeout as patience, test } from 'tap'
+import tap, { test } from 'tap'
 import { SqliteStore } from './sqlite.ts'
 import type { Check } from './suite.ts'
 
-patience(120_000)
+tap.setTimeout(120_000)
 
 const folder = mkdtempSync(join(tmpdir(), 'crash-'))
 process.on('exit', () => rmSync(folder, { recursive: true, force: true }))

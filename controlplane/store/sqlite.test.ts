@@ -1,11 +1,11 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { setTimeout as patience, test } from 'tap'
+import tap, { test } from 'tap'
 import { SqliteStore } from './sqlite.ts'
 import { suite } from './suite.ts'
 
-patience(120_000)
+tap.setTimeout(120_000)
 
 const folder = mkdtempSync(join(tmpdir(), 'store-'))
 let n = 0
