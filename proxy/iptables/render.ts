@@ -83,6 +83,8 @@ export class Renderer {
   #trees!: Record<Piece['tree'], Tree>
   #own = new Map<string, readonly string[]>()
   #sets = new Map<string, Map<string, number>>()
+  #elements = new Map<string, ReadonlySet<string>>()
+  #ips: { readonly from: ReadonlySet<Ip>; readonly own: ReadonlySet<string> } | undefined
   #limited = new Map<string, readonly string[]>()
 
   constructor(family: IpFamily, options: RenderOptions = {}) {
@@ -136,6 +138,7 @@ export class Renderer {
     this.#keys = new Map()
     this.#own = new Map()
     this.#sets = new Map()
+    this.#elements = new Map()
     this.#limited = new Map()
   }
 
@@ -150,6 +153,7 @@ export class Renderer {
       let elements = this.#sets.get(set)
       if (elements === undefined) this.#sets.set(set, (elements = new Map()))
       elements.set(element, (elements.get(element) ?? 0) + 1)
+      this.#elements.delete(set)
     }
     if (piece.limited.length > 0) this.#limited.set(key, piece.limited)
   }
@@ -167,8 +171,16 @@ export class Renderer {
       if (left > 0) elements.set(element, left)
       else elements.delete(element)
       if (elements.size === 0) this.#sets.delete(set)
+      this.#elements.delete(set)
     }
     this.#limited.delete(key)
+  }
+
+  /** The elements of a set; the same value again while nothing changed, so that nobody compares them. */
+  #elementsOf(name: string): ReadonlySet<string> {
+    let known = this.#elements.get(name)
+    if (known === undefined) this.#elements.set(name, (known = new Set(this.#sets.get(name)?.keys())))
+    return known
   }
 
   #rulesUnder(place: string): readonly string[] {
@@ -211,9 +223,9 @@ export class Renderer {
 
     const sets = new Map<string, IpSet>()
     const make = (what: SetKind, elements: ReadonlySet<string>): void => void sets.set(setName(f, what), { create: setType(what, f), elements })
-    const of = (what: SetKind): ReadonlySet<string> => new Set(this.#sets.get(setName(f, what))?.keys())
-    const ips = new Set([...facts.clusterIps].filter((ip) => familyOf(ip) === f) as string[])
-    make('IP', ips)
+    const of = (what: SetKind): ReadonlySet<string> => this.#elementsOf(setName(f, what))
+    if (this.#ips?.from !== facts.clusterIps) this.#ips = { from: facts.clusterIps, own: new Set([...facts.clusterIps].filter((ip) => familyOf(ip) === f)) }
+    make('IP', this.#ips.own)
     for (const what of ['EXTERNAL', 'DROP', 'REJECT'] as const) if (of(what).size > 0) make(what, of(what))
     for (const what of portSets) if (of(what).size > 0) make(what, of(what))
     if (!around.bpf) make('HAIRPIN', of('HAIRPIN'))
