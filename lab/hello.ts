@@ -16,8 +16,9 @@ export const helloCommand = command({
     const { host, port } = hostPort(values.listen, 'listen')
     const who = `${process.env.POD_NAME ?? hostname()}${process.env.NODE_NAME === undefined ? '' : ` on ${process.env.NODE_NAME}`}`
     const server = createServer((request, response) => {
-      log.info('request', { method: request.method, path: request.url, from: request.socket.remoteAddress })
-      response.writeHead(200, { 'content-type': 'text/plain; charset=utf-8' }).end(request.url === '/healthz' ? 'ok\n' : `${values.text} ${who}\n`)
+      const probed = request.url === '/healthz'
+      if (!probed) log.info('request', { method: request.method, path: request.url, from: request.socket.remoteAddress })
+      response.writeHead(200, { 'content-type': 'text/plain; charset=utf-8' }).end(probed ? 'ok\n' : `${values.text} ${who}\n`)
     })
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject)

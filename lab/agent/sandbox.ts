@@ -85,7 +85,7 @@ while :; do sleep 2147483 & wait; done
 const shim = `
 exit=$1 pid=$2 dir=$3
 shift 3
-"$NSENTER" -t "$pid" -n -m -u -i -p -- /bin/sh -c 'unset NSENTER; cd "$0" || exit 126; exec "$@"' "$dir" "$@" 2>&3 3>&-
+"$NSENTER" -t "$pid" -n -m -u -i -p -- /bin/sh -c 'unset NSENTER; cd "$0" || exit 126; exec "$@"' "$dir" "$@" >&3 2>&3 3>&-
 echo $? > "$exit"
 `
 
@@ -113,7 +113,7 @@ export function namespaces(tools: { readonly nsenter: string; readonly unshare: 
         mkdirSync(run.folder, { recursive: true })
         rmSync(join(run.folder, 'exit'), { force: true })
         const log = openSync(run.log, 'a')
-        const child = spawn('/bin/sh', ['-c', shim, 'shim', join(run.folder, 'exit'), String(sandbox.pid), run.workingDir, ...run.argv], { detached: true, cwd: '/', stdio: ['ignore', log, 'ignore', log], env: { ...run.env, NSENTER: tools.nsenter } })
+        const child = spawn('/bin/sh', ['-c', shim, 'shim', join(run.folder, 'exit'), String(sandbox.pid), run.workingDir, ...run.argv], { detached: true, cwd: '/', stdio: ['ignore', 'ignore', 'ignore', log], env: { ...run.env, NSENTER: tools.nsenter } })
         closeSync(log)
         child.once('error', reject)
         child.once('exit', ended)
