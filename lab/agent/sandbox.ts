@@ -81,11 +81,11 @@ exec > /dev/null 2>&1
 while :; do sleep 2147483 & wait; done
 `
 
-/** Waits for the run outside the Pod's process namespace and leaves its exit status in a file, so that nobody has to be its parent. */
+/** Waits for the run outside the Pod's process namespace and leaves its exit status in a file, so that nobody has to be its parent. Its own words (`Killed`) go nowhere. */
 const shim = `
 exit=$1 pid=$2 dir=$3
 shift 3
-"$NSENTER" -t "$pid" -n -m -u -i -p -- /bin/sh -c 'unset NSENTER; cd "$0" || exit 126; exec "$@"' "$dir" "$@" >&3 2>&3 3>&-
+( exec "$NSENTER" -t "$pid" -n -m -u -i -p -- /bin/sh -c 'unset NSENTER; cd "$0" || exit 126; exec "$@"' "$dir" "$@" >&3 2>&3 3>&- )
 echo $? > "$exit"
 `
 
