@@ -8,6 +8,7 @@ import { Ipvs } from '../../linux/netlink/ipvs.ts'
 import { addresses } from '../../linux/netlink/route.ts'
 import { openNetlink } from '../../linux/netlink/socket.ts'
 import { realKernel } from '../../linux/real.ts'
+import { create as nftables } from '../nftables/backend.ts'
 import { tables } from '../nftables/testing/tables.ts'
 import type { Front, ServiceTable } from '../table.ts'
 import { create } from './backend.ts'
@@ -75,6 +76,20 @@ if (await inside(import.meta.filename)) {
     t.equal(await count(), 1, 'the kernel goes on forwarding after close')
     await (await create({ kernel, log: silent })).cleanup()
     echo.kill()
+  })
+
+  test('from IPVS to nftables: what IPVS left goes, the new rules stay', async (t) => {
+    const table = tables(seed, [4]).next().value
+    const ipvs = await create({ kernel, log: silent })
+    await ipvs.apply(table, signal)
+    await ipvs.close()
+    const rules = nftables({ kernel, log: silent })
+    await rules.apply(table, signal)
+    await (await create({ kernel, log: silent })).cleanup()
+    t.equal(await printed(), '')
+    t.same(await rules.check(), [])
+    await rules.cleanup()
+    t.equal(execFileSync('nft', ['list', 'ruleset'], { encoding: 'utf8' }), '')
   })
 
   async function printed(): Promise<string> {

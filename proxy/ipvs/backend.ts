@@ -14,7 +14,7 @@ export const deviceName = 'switchyard0'
 
 /** Forwards by IPVS; rules of nftables in front of it refuse, drop and masquerade. */
 export async function create({ kernel, log, options }: Pick<BackendTools, 'kernel' | 'log'> & { readonly options?: Partial<BackendTools['options']> }): Promise<Backend> {
-  return new IpvsBackend(kernel, log, { mode: options?.mode ?? 'ipvs', strictArp: options?.strictArp ?? false, excludeCidrs: options?.excludeCidrs ?? [] })
+  return new IpvsBackend(kernel, log, { mode: options?.mode ?? 'ipvs', strictArp: options?.strictArp ?? false, excludeCidrs: options?.excludeCidrs ?? [], ipvsTimeouts: options?.ipvsTimeouts ?? { tcp: 0, tcpFin: 0, udp: 0 } })
 }
 
 /** A virtual server as the kernel has it. `draining`: no longer wanted, but somebody is still connected. */
@@ -27,7 +27,7 @@ interface Present {
 
 const drainEvery = 1000 // ms
 
-type Options = Pick<BackendTools['options'], 'mode' | 'strictArp' | 'excludeCidrs'>
+type Options = Pick<BackendTools['options'], 'mode' | 'strictArp' | 'excludeCidrs' | 'ipvsTimeouts'>
 
 class IpvsBackend implements Backend {
   readonly name = 'ipvs'
@@ -75,7 +75,7 @@ class IpvsBackend implements Backend {
 
   async #apply(desired: ServiceTable, signal: AbortSignal): Promise<{ readonly refused: readonly Refused[] }> {
     const ipvs = await this.#open()
-    if (this.#device === 0) await this.#prepare()
+    if (this.#device === 0) await this.#prepare(ipvs)
     this.#maskBit = desired.node.masqueradeMark
     const own = (await addresses(this.#routeSocket)).filter((a) => a.index !== this.#device && !isLocalOnly(a.address)).map((a) => a.address)
     if (own.length !== this.#own.size || own.some((ip) => !this.#own.has(ip))) this.#own = new Set(own)
@@ -252,7 +252,7 @@ class IpvsBackend implements Backend {
     this.#drainLater()
   }
 
-  async #prepare(): Promise<void> {
+  async #prepare(ipvs: Ipvs): Promise<void> {
     const set = async (name: string, value: string, must = true): Promise<void> => {
       try {
         if ((await this.#kernel.sysctl.get(name)) !== value) await this.#kernel.sysctl.set(name, value)
@@ -268,6 +268,8 @@ class IpvsBackend implements Backend {
       await set('net/ipv4/conf/all/arp_ignore', '1')
       await set('net/ipv4/conf/all/arp_announce', '2')
     }
+    const { tcp, tcpFin, udp } = this.#options.ipvsTimeouts
+    if (tcp > 0 || tcpFin > 0 || udp > 0) await ipvs.timeouts({ tcp: Math.ceil(tcp / 1000), tcpFin: Math.ceil(tcpFin / 1000), udp: Math.ceil(udp / 1000) })
     try {
       this.#device = await ensureLink(this.#routeSocket, deviceName, 'dummy')
     } catch (error) {

@@ -311,6 +311,8 @@ class NftablesBackend implements Backend {
     for (const family of [4, 6] as const) {
       this.#committed.delete(family)
       try {
+        // The table of the mode nftables has the same name, and holds endpoints: it is not what another forwarder left.
+        if (this.#forwarder !== undefined && (await setNames(this.#socket, family, tableName)).includes('endpoints')) continue
         // Made first, so that deleting never fails for want of it.
         await new NftBatch(family, tableName).table().deleteTable().send(this.#socket)
       } catch (error) {
