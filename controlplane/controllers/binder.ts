@@ -16,7 +16,8 @@ export const binder: Controller = {
     /** Bound by us, not yet seen so in the mirror. */
     const assumed = new Map<string, string>()
     const unplaced = new Set<string>()
-    const work = queue('binder', bind)
+    // What is chosen counts at once, so many can be written at a time.
+    const work = queue('binder', bind, { workers: 8 })
 
     all.pods.on((now, before) => {
       count(before, -1)
