@@ -19,7 +19,17 @@ export const captureCommand = command({
     const [place, ...more] = positionals
     if (place === undefined || more.length > 0) throw new UsageError('expected NODE|POD [-- FILTER…]')
     const lab = runningLab(values.lab)
-    const words = ['tcpdump', '-n', '-i', values.interface, '--immediate-mode', ...(lab.record.rootless ? [] : ['-Z', 'root']), ...(values.count === undefined ? [] : ['-c', String(values.count)]), ...(values.write === undefined ? ['-l'] : ['-U', '-w', '-']), ...rest]
+    const words = [
+      'tcpdump',
+      '-n',
+      '-i',
+      values.interface,
+      '--immediate-mode',
+      ...(lab.record.rootless ? [] : ['-Z', 'root']),
+      ...(values.count === undefined ? [] : ['-c', String(values.count)]),
+      ...(values.write === undefined ? ['-l'] : ['-U', '-w', '-']),
+      ...rest,
+    ]
     const [program, ...args] = await execArgv(lab, place, words)
     const child = spawn(program!, args, { stdio: ['ignore', values.write === undefined ? 'inherit' : openSync(values.write, 'w'), 'inherit'] })
     context.signal.addEventListener('abort', () => child.kill('SIGINT'), { once: true })

@@ -106,7 +106,14 @@ export class Chaos {
 
   async break(kind: string, target: string, amount: string | undefined): Promise<void> {
     const fault = faults.find((f) => f.kind === kind)
-    if (fault === undefined) throw new UsageError(`cannot break "${kind}"; there are ${faults.map((f) => f.kind).join(', ')}${suggest(kind, faults.map((f) => f.kind), '')}`)
+    if (fault === undefined)
+      throw new UsageError(
+        `cannot break "${kind}"; there are ${faults.map((f) => f.kind).join(', ')}${suggest(
+          kind,
+          faults.map((f) => f.kind),
+          '',
+        )}`,
+      )
     const key = `${kind} ${target}`
     if (this.#broken.has(key)) throw new UsageError(`${key} is broken already`)
     const mend = await fault.break(this.#hold, target, amount)

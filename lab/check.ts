@@ -32,7 +32,8 @@ export function trials(have: { readonly nodes: readonly Node[]; readonly pods: r
   const web = (url: string): string => `curl -sk -m 5 -o /dev/null ${url} || { echo "curl: exit status $?"; exit 1; }`
   for (const name of names) {
     if (api !== undefined) out.push({ what: `${name} reaches the API by its ClusterIP`, place: name, script: web(`https://${api}/version`) })
-    for (const pod of ready) out.push({ what: `${name} reaches ${pod.metadata.namespace}/${pod.metadata.name}`, place: name, script: `ping -q -c 1 -W 2 ${pod.status!.podIP} > /dev/null || { echo no answer; exit 1; }` })
+    for (const pod of ready)
+      out.push({ what: `${name} reaches ${pod.metadata.namespace}/${pod.metadata.name}`, place: name, script: `ping -q -c 1 -W 2 ${pod.status!.podIP} > /dev/null || { echo no answer; exit 1; }` })
   }
   for (const pod of ready) {
     const place = `${pod.metadata.namespace}/${pod.metadata.name}`
@@ -48,7 +49,12 @@ export function trials(have: { readonly nodes: readonly Node[]; readonly pods: r
       for (const port of service.spec.ports ?? []) {
         if ((port.protocol ?? 'TCP') !== 'TCP') continue
         // Whatever the Service speaks, a connection comes about.
-        for (const node of names) out.push({ what: `${node} reaches Service ${namespace}/${name}:${port.port}`, place: node, script: `timeout 5 bash -c '</dev/tcp/${ip}/${port.port}' 2> /dev/null || { echo no connection; exit 1; }` })
+        for (const node of names)
+          out.push({
+            what: `${node} reaches Service ${namespace}/${name}:${port.port}`,
+            place: node,
+            script: `timeout 5 bash -c '</dev/tcp/${ip}/${port.port}' 2> /dev/null || { echo no connection; exit 1; }`,
+          })
       }
     }
   }
@@ -62,7 +68,10 @@ const atOnce = 4
 export const checkCommand = command({
   name: 'check',
   summary: 'Tries everything that should work in the lab, from every node and Pod.',
-  flags: { lab: { type: 'string', value: 'NAME', help: 'name of the lab', default: 'default' }, output: { type: 'string', short: 'o', help: 'table or json', oneOf: ['table', 'json'], default: 'table' } },
+  flags: {
+    lab: { type: 'string', value: 'NAME', help: 'name of the lab', default: 'default' },
+    output: { type: 'string', short: 'o', help: 'table or json', oneOf: ['table', 'json'], default: 'table' },
+  },
   run: async ({ values }, context) => {
     const { paths } = runningLab(values.lab)
     const checked: Checked[] = []
@@ -73,9 +82,16 @@ export const checkCommand = command({
     const client = connect(await loadCredentials(paths.kubeconfig), { userAgent: 'switchyard-lab-check' })
     try {
       const { signal } = context
-      const [n, p, s, e, i] = await Promise.all([client.list(nodes, { signal }), client.list(pods, { signal }), client.list(services, { signal }), client.list(endpointslices, { signal }), client.list(ingresses, { signal })])
+      const [n, p, s, e, i] = await Promise.all([
+        client.list(nodes, { signal }),
+        client.list(pods, { signal }),
+        client.list(services, { signal }),
+        client.list(endpointslices, { signal }),
+        client.list(ingresses, { signal }),
+      ])
       for (const node of n.items) say(`${node.metadata.name} is Ready`, node.status?.conditions?.some((c) => c.type === 'Ready' && c.status === 'True') === true ? '' : 'it is not')
-      for (const ingress of i.items) say(`Ingress ${ingress.metadata.namespace}/${ingress.metadata.name} has an address`, (ingress.status?.loadBalancer?.ingress ?? []).length > 0 ? '' : 'no controller serves it')
+      for (const ingress of i.items)
+        say(`Ingress ${ingress.metadata.namespace}/${ingress.metadata.name} has an address`, (ingress.status?.loadBalancer?.ingress ?? []).length > 0 ? '' : 'no controller serves it')
       const rest = [...trials({ nodes: n.items, pods: p.items, services: s.items, slices: e.items })]
       const work = async (): Promise<void> => {
         for (let t = rest.shift(); t !== undefined; t = rest.shift()) {

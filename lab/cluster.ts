@@ -42,14 +42,49 @@ export function clusterPlan(t: Topology, paths: ClusterPaths): ClusterPlan {
   const kubeconfig = (identity: string): string => join(kubeconfigs, `${identity.replaceAll(':', '-')}.yaml`)
   const data = join(paths.inside, 'controlplane')
   const adminKubeconfig = join(kubeconfigs, 'admin.yaml')
-  const part = (node: LabNode, name: string, ...words: string[]): PlannedPart => ({ name: `${node.name}/${name}`, node, argv: [paths.launcher, name, ...words], log: join(paths.logs, `${node.name}-${name}.log`) })
+  const part = (node: LabNode, name: string, ...words: string[]): PlannedPart => ({
+    name: `${node.name}/${name}`,
+    node,
+    argv: [paths.launcher, name, ...words],
+    log: join(paths.logs, `${node.name}-${name}.log`),
+  })
   const own = (identity: string): string[] => ['--kubeconfig', kubeconfig(identity)]
   return {
     apiUrl,
     adminKubeconfig,
-    controlplane: part(first, 'controlplane', '--data', data, '--listen', `${bracketed(first.address)}:${t.apiPort}`, '--write-kubeconfig', adminKubeconfig, '--service-cidr', t.serviceRanges.join(','), '--cluster-cidr', t.podRanges.join(','), '--cert-name', '127.0.0.1,localhost'),
+    controlplane: part(
+      first,
+      'controlplane',
+      '--data',
+      data,
+      '--listen',
+      `${bracketed(first.address)}:${t.apiPort}`,
+      '--write-kubeconfig',
+      adminKubeconfig,
+      '--service-cidr',
+      t.serviceRanges.join(','),
+      '--cluster-cidr',
+      t.podRanges.join(','),
+      '--cert-name',
+      '127.0.0.1,localhost',
+    ),
     others: t.nodes.flatMap((node) => [
-      part(node, 'agent', ...own(`system:node:${node.name}`), '--node', node.name, '--node-ip', [node.address, ...(node.address6 === undefined ? [] : [node.address6])].join(','), '--state', join(paths.inside, 'nodes', node.name, 'agent'), '--cluster-dns', t.clusterDns, '--cluster-domain', t.clusterDomain, ...(node.zone === undefined ? [] : ['--labels', `topology.kubernetes.io/zone=${node.zone}`])),
+      part(
+        node,
+        'agent',
+        ...own(`system:node:${node.name}`),
+        '--node',
+        node.name,
+        '--node-ip',
+        [node.address, ...(node.address6 === undefined ? [] : [node.address6])].join(','),
+        '--state',
+        join(paths.inside, 'nodes', node.name, 'agent'),
+        '--cluster-dns',
+        t.clusterDns,
+        '--cluster-domain',
+        t.clusterDomain,
+        ...(node.zone === undefined ? [] : ['--labels', `topology.kubernetes.io/zone=${node.zone}`]),
+      ),
       proxyPart(part, own, t, node, node.mode ?? t.mode),
       part(node, 'dns', ...own(identityOf.dns), '--node', node.name, '--listen', `${bracketed(node.address)}:53`),
       ...(node === first ? [part(node, 'ingress', ...own(identityOf.ingress), '--http', ':80', '--https', ':443')] : []),
@@ -85,7 +120,9 @@ export function kubeDnsService(t: Topology): Service {
 export function nodeFiles(t: Topology, node: LabNode): Readonly<Record<string, string>> {
   return {
     'resolv.conf': '# No way out of the lab: names outside the cluster have nobody to ask.\n',
-    hosts: ['127.0.0.1 localhost', '::1 localhost ip6-localhost', ...t.nodes.flatMap((n) => [n.address, ...(n.address6 === undefined ? [] : [n.address6])].map((a) => `${a} ${n.name}`)), ''].join('\n'),
+    hosts: ['127.0.0.1 localhost', '::1 localhost ip6-localhost', ...t.nodes.flatMap((n) => [n.address, ...(n.address6 === undefined ? [] : [n.address6])].map((a) => `${a} ${n.name}`)), ''].join(
+      '\n',
+    ),
     hostname: `${node.name}\n`,
   }
 }

@@ -34,7 +34,9 @@ export const demoCommand = command({
       return 0
     } catch (error) {
       tour.say(`\n${tour.bad('✗')} ${explainError(error)}`)
-      tour.say(context.signal.aborted ? 'The lab is taken down.' : `The lab is taken down. Its parts wrote their logs to ${lab?.paths.logs ?? 'nowhere'}; "switchyard lab up" brings up one that stays.`)
+      tour.say(
+        context.signal.aborted ? 'The lab is taken down.' : `The lab is taken down. Its parts wrote their logs to ${lab?.paths.logs ?? 'nowhere'}; "switchyard lab up" brings up one that stays.`,
+      )
       return 1
     } finally {
       rmSync(scratch, { recursive: true, force: true })
@@ -104,7 +106,12 @@ async function everyMode(tour: Tour): Promise<void> {
     const counts = new Map<string, number>()
     for (const a of got) counts.set(a, (counts.get(a) ?? 0) + 1)
     if (counts.size < 2) throw new Error(`in mode ${mode} all answers came from one Pod: ${got[0]}`)
-    tour.did(`${mode}: ${[...counts].toSorted().map(([a, n]) => `${n} × ${a.replace('hello from ', '')}`).join(', ')} (changed in ${seconds(changed)})`)
+    tour.did(
+      `${mode}: ${[...counts]
+        .toSorted()
+        .map(([a, n]) => `${n} × ${a.replace('hello from ', '')}`)
+        .join(', ')} (changed in ${seconds(changed)})`,
+    )
     able.push(mode)
   }
   if (able.length < 2) throw new Error(`only ${able.join(', ')} could run`)
@@ -163,7 +170,11 @@ async function aPodIsKilled(tour: Tour, { lab }: Place): Promise<void> {
   const ended = new AbortController()
   const knocking = (async () => {
     while (!ended.signal.aborted) {
-      through.push(ask(port, 'hello.example.com', '/').then((a) => a.code).catch(() => 0))
+      through.push(
+        ask(port, 'hello.example.com', '/')
+          .then((a) => a.code)
+          .catch(() => 0),
+      )
       await sleep(50, ended.signal)
     }
   })()
@@ -193,7 +204,9 @@ async function answers(tour: Tour, show: boolean): Promise<readonly string[]> {
   const loop = `for i in 1 2 3 4 5 6 7 8; do curl -sS -m 5 ${url} || exit; done`
   const all: string[] = []
   for (let tries = 0; tries < 6; tries++) {
-    const text = await (show && tries === 0 ? tour.run('lab', ['exec', ...tour.labFlag], 'client', '--', 'sh', '-c', loop) : tour.output('lab', ['exec', ...tour.labFlag], 'client', '--', 'sh', '-c', loop))
+    const text = await (show && tries === 0
+      ? tour.run('lab', ['exec', ...tour.labFlag], 'client', '--', 'sh', '-c', loop)
+      : tour.output('lab', ['exec', ...tour.labFlag], 'client', '--', 'sh', '-c', loop))
     all.push(...text.trim().split('\n'))
     if (new Set(all).size > 1) break
   }
@@ -203,7 +216,9 @@ async function answers(tour: Tour, show: boolean): Promise<readonly string[]> {
 }
 
 async function podsOf(tour: Tour): Promise<readonly { readonly name: string; readonly node: string; readonly ready: boolean }[]> {
-  const list = (await tour.quietly('get', 'pods', '-n', 'demo', '-o', 'json')) as { items: { metadata: { name: string }; spec: { nodeName?: string }; status?: { conditions?: { type: string; status: string }[] } }[] }
+  const list = (await tour.quietly('get', 'pods', '-n', 'demo', '-o', 'json')) as {
+    items: { metadata: { name: string }; spec: { nodeName?: string }; status?: { conditions?: { type: string; status: string }[] } }[]
+  }
   return list.items.map((p) => ({ name: p.metadata.name, node: p.spec.nodeName ?? '', ready: p.status?.conditions?.some((c) => c.type === 'Ready' && c.status === 'True') === true }))
 }
 
@@ -213,7 +228,7 @@ function manifest(): string {
 
 async function soon(what: string, claim: () => Promise<boolean | undefined>, every = 100): Promise<void> {
   let last: unknown
-  for (const until = performance.now() + patience; performance.now() < until; ) {
+  for (const until = performance.now() + patience; performance.now() < until;) {
     try {
       if ((await claim()) === true) return
       last = undefined

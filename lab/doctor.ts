@@ -79,7 +79,13 @@ export function examine(machine: Machine): readonly Finding[] {
   limit('max_user_watches', 65_536)
 
   if (machine.read('/proc/cpuinfo')?.match(/\b(vmx|svm)\b/) !== null && machine.writable('/dev/kvm')) say('KVM', 'ok', '/dev/kvm is there: virtual machines are fast')
-  else say('KVM', 'lacks', machine.writable('/dev/kvm') ? 'the processor shows no virtualisation' : '/dev/kvm cannot be opened: virtual machines are emulated, 15 to 30 times slower', machine.writable('/dev/kvm') ? undefined : 'usermod -aG kvm $USER, and log in again')
+  else
+    say(
+      'KVM',
+      'lacks',
+      machine.writable('/dev/kvm') ? 'the processor shows no virtualisation' : '/dev/kvm cannot be opened: virtual machines are emulated, 15 to 30 times slower',
+      machine.writable('/dev/kvm') ? undefined : 'usermod -aG kvm $USER, and log in again',
+    )
 
   if (machine.run('VBoxManage', ['--version'])?.status === 0) {
     const ranges = machine.read('/etc/vbox/networks.conf')

@@ -28,7 +28,24 @@ export async function execArgv(lab: { readonly record: LabRecord; readonly paths
       return [...holder, 'nsenter', '-t', String(target.pid), '-n', '-m', '-u', '--', 'env', `PATH=${path}`, `KUBECONFIG=${lab.paths.inside}/kubeconfigs/admin.yaml`, ...argv]
     case 'pod': {
       const terminal = process.env.TERM === undefined ? [] : [`TERM=${process.env.TERM}`]
-      return [...holder, 'nsenter', '-t', String(target.pid), '-n', '-m', '-u', '-i', '-p', '--wd=/', '--', 'env', '-i', ...terminal, ...Object.entries(target.env ?? {}).map(([k, v]) => `${k}=${v}`), ...argv]
+      return [
+        ...holder,
+        'nsenter',
+        '-t',
+        String(target.pid),
+        '-n',
+        '-m',
+        '-u',
+        '-i',
+        '-p',
+        '--wd=/',
+        '--',
+        'env',
+        '-i',
+        ...terminal,
+        ...Object.entries(target.env ?? {}).map(([k, v]) => `${k}=${v}`),
+        ...argv,
+      ]
     }
   }
 }

@@ -27,7 +27,13 @@ interface Box {
 /** An SVG of the lab: Ingress rules, Services, nodes with their Pods, and which leads where. One file, for light and dark. */
 export function renderGraph(title: string, o: GraphObjects): string {
   const routes = o.ingresses.flatMap((i) =>
-    (i.spec?.rules ?? []).flatMap((r) => (r.http?.paths ?? []).map((p) => ({ key: `ingress ${r.host ?? '*'}${p.path ?? '/'}`, text: `${r.host ?? '*'}${p.path ?? '/'}`, service: `${i.metadata.namespace}/${p.backend.service?.name ?? ''}` }))),
+    (i.spec?.rules ?? []).flatMap((r) =>
+      (r.http?.paths ?? []).map((p) => ({
+        key: `ingress ${r.host ?? '*'}${p.path ?? '/'}`,
+        text: `${r.host ?? '*'}${p.path ?? '/'}`,
+        service: `${i.metadata.namespace}/${p.backend.service?.name ?? ''}`,
+      })),
+    ),
   )
   const nodes = o.nodes.toSorted((a, b) => (a.metadata.name < b.metadata.name ? -1 : 1))
   const podsOf = (node: string): readonly Pod[] => o.pods.filter((p) => p.spec.nodeName === node).toSorted((a, b) => (keyOf(a) < keyOf(b) ? -1 : 1))
@@ -59,7 +65,14 @@ export function renderGraph(title: string, o: GraphObjects): string {
     )
     podsOf(n.metadata.name).forEach((p, j) => {
       const up = p.status?.conditions?.some((c) => c.type === 'Ready' && c.status === 'True') === true
-      boxes.push({ key: `pod ${keyOf(p)}`, x: left, y: top.nodes + 34 + j * (row + 10), lines: [keyOf(p), `${p.status?.podIP ?? 'no address'}${up ? '' : `, ${p.status?.phase ?? 'Pending'}, not ready`}`], kind: 'pod', dim: !up })
+      boxes.push({
+        key: `pod ${keyOf(p)}`,
+        x: left,
+        y: top.nodes + 34 + j * (row + 10),
+        lines: [keyOf(p), `${p.status?.podIP ?? 'no address'}${up ? '' : `, ${p.status?.phase ?? 'Pending'}, not ready`}`],
+        kind: 'pod',
+        dim: !up,
+      })
     })
   })
   const at = new Map(boxes.map((b) => [b.key, b]))

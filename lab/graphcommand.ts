@@ -16,7 +16,13 @@ export const graphCommand = command({
     const client = connect(await loadCredentials(paths.kubeconfig), { userAgent: 'switchyard-lab-graph' })
     try {
       const { signal } = context
-      const [n, p, s, e, i] = await Promise.all([client.list(nodes, { signal }), client.list(pods, { signal }), client.list(services, { signal }), client.list(endpointslices, { signal }), client.list(ingresses, { signal })])
+      const [n, p, s, e, i] = await Promise.all([
+        client.list(nodes, { signal }),
+        client.list(pods, { signal }),
+        client.list(services, { signal }),
+        client.list(endpointslices, { signal }),
+        client.list(ingresses, { signal }),
+      ])
       const svg = renderGraph(`Lab ${record.topology.name}`, { nodes: n.items, pods: p.items, services: s.items, slices: e.items, ingresses: i.items })
       if (values.svg === undefined) context.out(svg)
       else {

@@ -38,7 +38,9 @@ const upCommand = command({
     const flag = name === 'default' ? '' : ` --lab ${name}`
     context.out(`The lab is up: ${wanted.nodes.length} nodes in ${seconds(performance.now() - began)}. API on 127.0.0.1:${lab.record.apiPort}.\n`)
     for (const p of lab.record.published) context.out(`127.0.0.1:${p.port} leads to ${p.to}.\n`)
-    context.out(`\n  switchyard lab status${flag}\n  kubectl --kubeconfig "$(switchyard lab kubeconfig${flag})" get nodes\n  switchyard lab exec${flag} node1 -- ip route\n  switchyard lab down${flag}\n`)
+    context.out(
+      `\n  switchyard lab status${flag}\n  kubectl --kubeconfig "$(switchyard lab kubeconfig${flag})" get nodes\n  switchyard lab exec${flag} node1 -- ip route\n  switchyard lab down${flag}\n`,
+    )
   },
 })
 
@@ -57,7 +59,14 @@ const statusCommand = command({
   flags: { ...labFlag, output: { type: 'string', short: 'o', help: 'table or json', oneOf: ['table', 'json'], default: 'table' } },
   run: async ({ values }, context) => {
     const { record, paths } = runningLab(values.lab)
-    const status: LabStatus = { name: values.lab, api: `https://127.0.0.1:${record.apiPort}`, kubeconfig: paths.kubeconfig, logs: paths.logs, published: record.published, ...(await askControl<Pick<LabStatus, 'mode' | 'nodes' | 'parts' | 'broken'>>(paths.control, 'status')) }
+    const status: LabStatus = {
+      name: values.lab,
+      api: `https://127.0.0.1:${record.apiPort}`,
+      kubeconfig: paths.kubeconfig,
+      logs: paths.logs,
+      published: record.published,
+      ...(await askControl<Pick<LabStatus, 'mode' | 'nodes' | 'parts' | 'broken'>>(paths.control, 'status')),
+    }
     context.out(values.output === 'json' ? `${JSON.stringify(status, null, 2)}\n` : renderStatus(status))
     return status.parts.every((p) => p.state === 'ready') ? 0 : 1
   },

@@ -25,7 +25,12 @@ export function renderCable(index: number, pid: number): string {
 export function renderNode(t: Topology, index: number): string {
   const { address, address6 } = t.nodes[index]!
   const addresses = [address, ...(address6 === undefined ? [] : [address6])]
-  return lines('link set lo up', ...addresses.map((a, i) => `addr add ${a}${bitsOf(t.lan[i]!)} dev eth0${nodad(a)}`), 'link set eth0 up', ...t.outside.map((via) => `route add default via ${via} dev eth0`))
+  return lines(
+    'link set lo up',
+    ...addresses.map((a, i) => `addr add ${a}${bitsOf(t.lan[i]!)} dev eth0${nodad(a)}`),
+    'link set eth0 up',
+    ...t.outside.map((via) => `route add default via ${via} dev eth0`),
+  )
 }
 
 /** An address whose uniqueness is being checked cannot be used yet; here nobody else hands any out. */

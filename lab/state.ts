@@ -98,7 +98,11 @@ export function beginning(pid: number): string | undefined {
 /** The children of process `pid`. */
 export function childrenOf(pid: number): readonly number[] {
   try {
-    return readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').filter((s) => s !== '').map(Number)
+    return readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8')
+      .trim()
+      .split(' ')
+      .filter((s) => s !== '')
+      .map(Number)
   } catch {
     return []
   }

@@ -26,5 +26,13 @@ export function renderStatus(s: LabStatus): string {
 /** Columns, each as wide as its widest cell. */
 export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
   const wide = head.map((h, i) => Math.max(h.length, ...rows.map((r) => r[i]?.length ?? 0)))
-  return [head, ...rows].map((r) => `${r.map((cell, i) => cell.padEnd(wide[i]!)).join('   ').trimEnd()}\n`).join('')
+  return [head, ...rows]
+    .map(
+      (r) =>
+        `${r
+          .map((cell, i) => cell.padEnd(wide[i]!))
+          .join('   ')
+          .trimEnd()}\n`,
+    )
+    .join('')
 }

@@ -28,7 +28,8 @@ export function findTarget(hold: Hold, name: string): Target & { readonly env?: 
   if (name === 'outside') return { kind: 'outside', name, pid: process.pid }
   const found = podsOf(hold).filter((p) => `${p.namespace}/${p.name}` === name || p.name === name)
   const [pod, ...more] = found
-  if (pod === undefined) throw new Error(`no node or running Pod is called "${name}"; there are ${[...hold.nodes.keys(), ...podsOf(hold).map((p) => `${p.namespace}/${p.name}`)].join(', ')}, and "outside"`)
+  if (pod === undefined)
+    throw new Error(`no node or running Pod is called "${name}"; there are ${[...hold.nodes.keys(), ...podsOf(hold).map((p) => `${p.namespace}/${p.name}`)].join(', ')}, and "outside"`)
   if (more.length > 0) throw new Error(`"${name}" is in several namespaces: ${found.map((p) => `${p.namespace}/${p.name}`).join(', ')}`)
   return { kind: 'pod', name: `${pod.namespace}/${pod.name}`, pid: pod.pid, env: pod.env }
 }

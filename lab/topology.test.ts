@@ -6,7 +6,10 @@ import { parsePublish, publishTarget, userNamespaceAdvice } from './up.ts'
 
 test('a topology follows from few words', async (t) => {
   const made = topology({ nodes: 2 })
-  t.strictSame(made.nodes.map((n) => `${n.name} ${n.address}`), ['node1 192.168.56.11', 'node2 192.168.56.12'])
+  t.strictSame(
+    made.nodes.map((n) => `${n.name} ${n.address}`),
+    ['node1 192.168.56.11', 'node2 192.168.56.12'],
+  )
   t.equal(made.clusterDns, '10.96.0.10', 'the tenth address of the service range')
   t.throws(() => topology({ nodes: 0 }), { message: 'a lab has 1 to 200 nodes, not 0' })
   t.throws(() => topology({ nodes: 1.5 }), /not 1.5/)
@@ -31,9 +34,15 @@ test('a lab of both families has two of everything', async (t) => {
 test('parts are started by the words a user would type, each as who it is', async (t) => {
   const plan = clusterPlan(topology({ nodes: 2, mode: 'userspace', sockets: 'node' }), { launcher: 'switchyard', logs: '/l', inside: '/i' })
   t.match(plan.controlplane.argv.join(' '), 'switchyard controlplane --data /i/controlplane --listen 192.168.56.11:6443 --write-kubeconfig /i/kubeconfigs/admin.yaml')
-  t.strictSame(plan.others.map((p) => p.name), ['node1/agent', 'node1/proxy', 'node1/dns', 'node1/ingress', 'node2/agent', 'node2/proxy', 'node2/dns'])
+  t.strictSame(
+    plan.others.map((p) => p.name),
+    ['node1/agent', 'node1/proxy', 'node1/dns', 'node1/ingress', 'node2/agent', 'node2/proxy', 'node2/dns'],
+  )
   t.match(plan.others[5]!.argv.join(' '), /proxy --kubeconfig \/i\/kubeconfigs\/system-kube-proxy.yaml --node node2 --mode userspace .*--sockets node/)
-  t.match(plan.identities.join(' '), 'switchyard kubeconfig system:kube-proxy system:dns system:ingress system:node:node1 system:node:node2 --data /i/controlplane --server https://192.168.56.11:6443 --folder /i/kubeconfigs')
+  t.match(
+    plan.identities.join(' '),
+    'switchyard kubeconfig system:kube-proxy system:dns system:ingress system:node:node1 system:node:node2 --data /i/controlplane --server https://192.168.56.11:6443 --folder /i/kubeconfigs',
+  )
 })
 
 test('a published port names where it leads', async (t) => {
@@ -62,7 +71,10 @@ test('who may not make user namespaces is told which setting forbids it', async 
 test('a topology file says which field is wrong, and what was expected', async (t) => {
   const file = parseTopology('nodes:\n  - {name: a, zone: east, mode: userspace}\n  - {name: b}\nmode: nftables\npodRange: 10.8.0.0/16\npublish: ["8080:ingress"]\n', 'lab.yaml')
   const made = topology(file)
-  t.strictSame(made.nodes.map((n) => `${n.name} ${n.address} ${n.zone} ${n.mode}`), ['a 192.168.56.11 east userspace', 'b 192.168.56.12 undefined undefined'])
+  t.strictSame(
+    made.nodes.map((n) => `${n.name} ${n.address} ${n.zone} ${n.mode}`),
+    ['a 192.168.56.11 east userspace', 'b 192.168.56.12 undefined undefined'],
+  )
   t.strictSame(made.podRanges, ['10.8.0.0/16'])
   const plan = clusterPlan(made, { launcher: 'switchyard', logs: '/l', inside: '/i' })
   t.match(plan.others.find((p) => p.name === 'a/agent')!.argv.join(' '), '--labels topology.kubernetes.io/zone=east')
@@ -74,6 +86,7 @@ test('a topology file says which field is wrong, and what was expected', async (
     ['nodes: [{zone: a}]', 'lab.yaml: nodes[0].name: expected a name'],
     ['podRange: 10.8.0.0', 'lab.yaml: podRange: expected a network such as 10.96.0.0/16, got "10.8.0.0"'],
     ['- 3', 'lab.yaml: the file: expected fields'],
-  ] as const) t.throws(() => parseTopology(text, 'lab.yaml'), { message: wanted }, text)
+  ] as const)
+    t.throws(() => parseTopology(text, 'lab.yaml'), { message: wanted }, text)
   t.throws(() => topology({ nodes: [{ name: 'a' }, { name: 'a' }] }), { message: 'two nodes are called "a"' })
 })

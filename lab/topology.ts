@@ -64,7 +64,8 @@ export function topology(options: TopologyOptions = {}): Topology {
   if (!/^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$/.test(name)) throw new UsageError(`a lab is named by up to 32 small letters, digits and dashes, not "${name}"`)
   const wanted = options.nodes ?? 3
   const list = typeof wanted === 'number' ? Array.from({ length: wanted }, (_, i) => ({ name: `node${i + 1}` })) : wanted
-  if (list.length < 1 || list.length > mostNodes || (typeof wanted === 'number' && !Number.isInteger(wanted))) throw new UsageError(`a lab has 1 to ${mostNodes} nodes, not ${typeof wanted === 'number' ? wanted : list.length}`)
+  if (list.length < 1 || list.length > mostNodes || (typeof wanted === 'number' && !Number.isInteger(wanted)))
+    throw new UsageError(`a lab has 1 to ${mostNodes} nodes, not ${typeof wanted === 'number' ? wanted : list.length}`)
   const names = list.map((n) => n.name)
   for (const [i, n] of names.entries()) {
     if (!/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/.test(n) || n === 'outside') throw new UsageError(`"${n}" cannot be the name of a node`)
@@ -84,7 +85,13 @@ export function topology(options: TopologyOptions = {}): Topology {
     mode: options.mode ?? 'iptables',
     sockets: options.sockets ?? 'auto',
     apiPort: 6443,
-    nodes: list.map((n: { name: string; zone?: string; mode?: string }, i) => ({ name: n.name, address: at(4, 11 + i), address6: options.dualStack === true ? at(6, 11 + i) : undefined, zone: n.zone, mode: n.mode })),
+    nodes: list.map((n: { name: string; zone?: string; mode?: string }, i) => ({
+      name: n.name,
+      address: at(4, 11 + i),
+      address6: options.dualStack === true ? at(6, 11 + i) : undefined,
+      zone: n.zone,
+      mode: n.mode,
+    })),
   }
 }
 

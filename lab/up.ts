@@ -59,12 +59,35 @@ export async function up(topology: Topology, options: UpOptions): Promise<Up> {
     const log = openSync(join(paths.logs, 'holder.log'), 'a')
     // The sockets were opened out here and go in by descriptor: inside there is no way to the host's network.
     const fds = opened.map(({ server }) => (server as unknown as { _handle: { fd: number } })._handle.fd)
-    child = spawn('unshare', [...(rootless ? ['--user', '--map-root-user'] : []), ...['--net', '--mount', '--uts', '--ipc', '--pid', '--fork', '--kill-child', '--mount-proc', '--', 'sh', '-c', holderInit, 'holder', paths.dir, launcher, 'lab', 'hold']], {
-      detached: true,
-      cwd: '/',
-      stdio: ['ignore', log, log, 'pipe', ...fds],
-      env: { ...process.env, PATH: withSystemPrograms(process.env.PATH) },
-    })
+    child = spawn(
+      'unshare',
+      [
+        ...(rootless ? ['--user', '--map-root-user'] : []),
+        '--net',
+        '--mount',
+        '--uts',
+        '--ipc',
+        '--pid',
+        '--fork',
+        '--kill-child',
+        '--mount-proc',
+        '--',
+        'sh',
+        '-c',
+        holderInit,
+        'holder',
+        paths.dir,
+        launcher,
+        'lab',
+        'hold',
+      ],
+      {
+        detached: true,
+        cwd: '/',
+        stdio: ['ignore', log, log, 'pipe', ...fds],
+        env: { ...process.env, PATH: withSystemPrograms(process.env.PATH) },
+      },
+    )
     closeSync(log)
   } finally {
     // A copy left here would take connections that nobody answers.
@@ -148,7 +171,8 @@ export function publishTarget(t: Topology, to: string): string {
   if (to === 'ingress-https') return `${first}:443`
   const m = /^(.+):(\d{1,5})$/.exec(to)
   const node = t.nodes.find((n) => n.name === m?.[1])
-  if (m === null || (node === undefined && !/^[\d.]+$/.test(m[1]!))) throw new UsageError(`flag --publish: there is no "${to}"; name ingress, ingress-https, or one of ${t.nodes.map((n) => n.name).join(', ')} and a port`)
+  if (m === null || (node === undefined && !/^[\d.]+$/.test(m[1]!)))
+    throw new UsageError(`flag --publish: there is no "${to}"; name ingress, ingress-https, or one of ${t.nodes.map((n) => n.name).join(', ')} and a port`)
   return `${node?.address ?? m[1]}:${m[2]}`
 }
 
@@ -160,17 +184,24 @@ export function withSystemPrograms(path: string | undefined): string {
 
 /** Throws with what to do when this user may not make namespaces. */
 export function mayUnshare(rootless: boolean): void {
-  const tried = spawnSync('unshare', [...(rootless ? ['--user', '--map-root-user'] : []), '--net', '--mount', '--pid', '--fork', '--mount-proc', 'true'], { encoding: 'utf8', env: { ...process.env, PATH: withSystemPrograms(process.env.PATH) } })
+  const tried = spawnSync('unshare', [...(rootless ? ['--user', '--map-root-user'] : []), '--net', '--mount', '--pid', '--fork', '--mount-proc', 'true'], {
+    encoding: 'utf8',
+    env: { ...process.env, PATH: withSystemPrograms(process.env.PATH) },
+  })
   if (tried.error !== undefined) throw new Error('the lab needs the program "unshare" (Debian package util-linux)', { cause: tried.error })
   if (tried.status === 0) return
   const words = tried.stderr.trim()
-  if (!rootless) throw new Error(`root may not make namespaces here (${words}); in a container, start it with --privileged, or with --cap-add SYS_ADMIN --cap-add NET_ADMIN and an unconfined seccomp and AppArmor profile`)
+  if (!rootless)
+    throw new Error(
+      `root may not make namespaces here (${words}); in a container, start it with --privileged, or with --cap-add SYS_ADMIN --cap-add NET_ADMIN and an unconfined seccomp and AppArmor profile`,
+    )
   throw new Error(`this user may not make user namespaces (${words}). ${userNamespaceAdvice()}`)
 }
 
 /** Which setting forbids user namespaces, and the command that allows them. */
 export function userNamespaceAdvice(read: (file: string) => string | undefined = readSysctl): string {
-  if (read('kernel/apparmor_restrict_unprivileged_userns') === '1') return 'AppArmor restricts them (Ubuntu 23.10 and later): sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or run the lab with sudo.'
+  if (read('kernel/apparmor_restrict_unprivileged_userns') === '1')
+    return 'AppArmor restricts them (Ubuntu 23.10 and later): sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or run the lab with sudo.'
   if (read('kernel/unprivileged_userns_clone') === '0') return 'They are switched off: sudo sysctl -w kernel.unprivileged_userns_clone=1, or run the lab with sudo.'
   if (read('user/max_user_namespaces') === '0') return 'Their number is limited to 0: sudo sysctl -w user.max_user_namespaces=15000, or run the lab with sudo.'
   return 'A security module, or the container we are in, forbids them: run the lab with sudo.'
@@ -184,13 +215,21 @@ function readSysctl(file: string): string | undefined {
   }
 }
 
-function open(at: { readonly host: string; readonly port: number }, flag: string, orAny: boolean): Promise<Server> {
+/** A socket that listens at `at`; on any port there if `orAny` and this one is taken. */
+async function open(at: { readonly host: string; readonly port: number }, flag: string, orAny: boolean): Promise<Server> {
+  try {
+    return await listen(at)
+  } catch (error) {
+    const taken = (error as NodeJS.ErrnoException).code === 'EADDRINUSE'
+    if (taken && orAny) return open({ ...at, port: 0 }, flag, false)
+    throw new Error(`cannot listen on ${at.host}:${at.port} for ${flag}: ${taken ? 'the port is in use' : explainError(error)}; choose another with ${flag}`, { cause: error })
+  }
+}
+
+function listen(at: { readonly host: string; readonly port: number }): Promise<Server> {
   return new Promise((resolve, reject) => {
     const server = createServer()
-    server.once('error', (error: NodeJS.ErrnoException) => {
-      if (orAny && error.code === 'EADDRINUSE') open({ ...at, port: 0 }, flag, false).then(resolve, reject)
-      else reject(new Error(`cannot listen on ${at.host}:${at.port} for ${flag}: ${error.code === 'EADDRINUSE' ? 'the port is in use' : error.message}; choose another with ${flag}`))
-    })
+    server.once('error', reject)
     server.listen({ host: at.host, port: at.port, exclusive: true }, () => resolve(server))
   })
 }

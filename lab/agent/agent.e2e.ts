@@ -23,11 +23,15 @@ async function agentOf(t: { teardown(f: () => unknown): void }) {
   let said = ''
   const start = async (): Promise<void> => {
     said = ''
-    child = spawn(launcher, ['agent', '--kubeconfig', api.kubeconfig(), '--node', 'node1', '--state', state, '--node-ip', nodeIp, '--listen', '127.0.0.1:10250'], { stdio: ['ignore', 'ignore', 'pipe'] })
-    child.stderr!.setEncoding('utf8').on('data', (text: string) => (said += text))
-    await api.until(() => said.includes('"ready"'), 'the agent is ready', 10_000).catch((error: Error) => {
-      throw new Error(`${error.message}; it said ${said}`)
+    child = spawn(launcher, ['agent', '--kubeconfig', api.kubeconfig(), '--node', 'node1', '--state', state, '--node-ip', nodeIp, '--listen', '127.0.0.1:10250'], {
+      stdio: ['ignore', 'ignore', 'pipe'],
     })
+    child.stderr!.setEncoding('utf8').on('data', (text: string) => (said += text))
+    await api
+      .until(() => said.includes('"ready"'), 'the agent is ready', 10_000)
+      .catch((error: Error) => {
+        throw new Error(`${error.message}; it said ${said}`)
+      })
   }
   const kill = async (signal: NodeJS.Signals): Promise<void> => {
     const ended = new Promise((resolve) => child!.once('close', resolve))
@@ -48,7 +52,8 @@ async function agentOf(t: { teardown(f: () => unknown): void }) {
       const file = join(state, 'pods', uid, 'pod.json')
       return existsSync(file) ? [JSON.parse(readFileSync(file, 'utf8')) as { name: string; pid: number; containers: { run: { pid: number } }[] }] : []
     })
-  const within = (name: string, ...argv: string[]): string => execFileSync('nsenter', ['-t', String(records().find((r) => r.name === name)!.pid), '-n', '-m', '-u', '-p', '--', ...argv], { encoding: 'utf8' })
+  const within = (name: string, ...argv: string[]): string =>
+    execFileSync('nsenter', ['-t', String(records().find((r) => r.name === name)!.pid), '-n', '-m', '-u', '-p', '--', ...argv], { encoding: 'utf8' })
   await start()
   return { api, start, kill, get, ready, status, within, records, logs: () => said }
 }
@@ -57,7 +62,10 @@ test('an agent registers its node and runs a Pod that answers, until it is delet
   const a = await agentOf(t)
   const { api } = a
   const made = api.read(nodes, 'node1')!
-  t.match(made.status?.addresses, [{ type: 'InternalIP', address: nodeIp }, { type: 'Hostname', address: 'node1' }])
+  t.match(made.status?.addresses, [
+    { type: 'InternalIP', address: nodeIp },
+    { type: 'Hostname', address: 'node1' },
+  ])
   t.equal(made.status?.conditions?.find((c) => c.type === 'Ready')?.status, 'True')
   await api.until(() => api.read(leases, 'kube-node-lease/node1') !== undefined, 'a lease')
   api.put({ ...made, spec: { podCIDR: '10.244.0.0/24', podCIDRs: ['10.244.0.0/24'] } })
@@ -71,7 +79,10 @@ test('an agent registers its node and runs a Pod that answers, until it is delet
           name: 'main',
           command: ['switchyard', 'lab', 'hello'],
           args: ['--text', 'it is $(GREETING)'],
-          env: [{ name: 'GREETING', value: 'me:' }, { name: 'POD_NAME', valueFrom: { fieldRef: { fieldPath: 'metadata.name' } } }],
+          env: [
+            { name: 'GREETING', value: 'me:' },
+            { name: 'POD_NAME', valueFrom: { fieldRef: { fieldPath: 'metadata.name' } } },
+          ],
           ports: [{ name: 'http', containerPort: 8080 }],
           readinessProbe: { httpGet: { port: 'http', path: '/healthz' } },
         },

@@ -50,7 +50,12 @@ export class Agent implements NodeApi {
   constructor(options: AgentOptions) {
     this.#o = options
     const { client, log, signal } = options
-    this.#routed = reconcile(() => options.network.route(routesFor(options.node, this.#nodes.objects.values())), { signal, least: 50, most: 60_000, failed: (error) => log.warn('cannot set the routes to other nodes', { error: explainError(error) }) })
+    this.#routed = reconcile(() => options.network.route(routesFor(options.node, this.#nodes.objects.values())), {
+      signal,
+      least: 50,
+      most: 60_000,
+      failed: (error) => log.warn('cannot set the routes to other nodes', { error: explainError(error) }),
+    })
     this.#nodes = new Mirror<Node, Node>(client, nodes, {
       ...options.mirror,
       log,
@@ -122,7 +127,8 @@ export class Agent implements NodeApi {
         const settings: NameSettings = { ...names, nodeName: node, nodeResolvConf: readText('/etc/resolv.conf'), nodeHosts: readText('/etc/hosts') }
         mkdirSync(join(folder, 'etc'), { recursive: true })
         for (const [name, text] of Object.entries(etcFiles(pod, addresses, settings))) writeFileSync(join(folder, 'etc', name), text)
-        const bytes = (data: Readonly<Record<string, string>> | undefined, encoding: BufferEncoding): Record<string, Buffer> => Object.fromEntries(Object.entries(data ?? {}).map(([k, v]) => [k, Buffer.from(v, encoding)]))
+        const bytes = (data: Readonly<Record<string, string>> | undefined, encoding: BufferEncoding): Record<string, Buffer> =>
+          Object.fromEntries(Object.entries(data ?? {}).map(([k, v]) => [k, Buffer.from(v, encoding)]))
         return makeVolumes(pod, join(folder, 'volumes'), {
           configMap: async (name) => {
             const found: ConfigMap | undefined = await client.find(configmaps, name, pod.metadata.namespace, { signal })

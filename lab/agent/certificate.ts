@@ -12,7 +12,10 @@ export async function selfSigned(base: string): Promise<{ readonly cert: string;
     const crypto = webcrypto as unknown as Parameters<typeof X509CertificateGenerator.createSelfSigned>[1] & typeof webcrypto
     const keys = await crypto.subtle.generateKey(algorithm, true, ['sign', 'verify'])
     const day = 86_400_000
-    const cert = await X509CertificateGenerator.createSelfSigned({ name: 'CN=switchyard-agent', notBefore: new Date(Date.now() - day), notAfter: new Date(Date.now() + 3650 * day), keys, signingAlgorithm: algorithm }, crypto)
+    const cert = await X509CertificateGenerator.createSelfSigned(
+      { name: 'CN=switchyard-agent', notBefore: new Date(Date.now() - day), notAfter: new Date(Date.now() + 3650 * day), keys, signingAlgorithm: algorithm },
+      crypto,
+    )
     const der = Buffer.from(await crypto.subtle.exportKey('pkcs8', keys.privateKey)).toString('base64')
     writeFileSync(files.key, `-----BEGIN PRIVATE KEY-----\n${der.replace(/(.{64})/g, '$1\n').trimEnd()}\n-----END PRIVATE KEY-----\n`, { mode: 0o600 })
     writeFileSync(files.cert, `${cert.toString('pem')}\n`)

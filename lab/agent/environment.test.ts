@@ -38,9 +38,20 @@ test('what is missing is named', async (t) => {
 })
 
 test('what must be asked for beforehand is known', async (t) => {
-  t.strictSame(references({ name: 'main', envFrom: [{ secretRef: { name: 's' } }], env: [{ name: 'A', valueFrom: { configMapKeyRef: { name: 'c', key: 'k' } } }] }), { configMaps: ['c'], secrets: ['s'] })
+  t.strictSame(references({ name: 'main', envFrom: [{ secretRef: { name: 's' } }], env: [{ name: 'A', valueFrom: { configMapKeyRef: { name: 'c', key: 'k' } } }] }), {
+    configMaps: ['c'],
+    secrets: ['s'],
+  })
 })
 
 test('references in commands are replaced as Kubernetes does', async (t) => {
-  for (const [text, wanted] of [['$(A)', '1'], ['$$(A)', '$(A)'], ['$(B)', '$(B)'], ['$A', '$A'], ['$(A', '$(A'], ['a$$b', 'a$b']] as const) t.equal(expand(text, { A: '1' }), wanted, text)
+  for (const [text, wanted] of [
+    ['$(A)', '1'],
+    ['$$(A)', '$(A)'],
+    ['$(B)', '$(B)'],
+    ['$A', '$A'],
+    ['$(A', '$(A'],
+    ['a$$b', 'a$b'],
+  ] as const)
+    t.equal(expand(text, { A: '1' }), wanted, text)
 })

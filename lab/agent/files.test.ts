@@ -3,7 +3,13 @@ import { pod } from '../../kube/testing/builders.ts'
 import type { PodSpec } from '../../kube/objects.ts'
 import { etcFiles, hostnameOf, type NameSettings } from './files.ts'
 
-const settings: NameSettings = { clusterDns: ['10.96.0.10'], clusterDomain: 'cluster.local', nodeResolvConf: 'domain old\nsearch corp.example\nnameserver 192.0.2.1\noptions edns0\n', nodeHosts: '127.0.0.1 localhost\n', nodeName: 'node1' }
+const settings: NameSettings = {
+  clusterDns: ['10.96.0.10'],
+  clusterDomain: 'cluster.local',
+  nodeResolvConf: 'domain old\nsearch corp.example\nnameserver 192.0.2.1\noptions edns0\n',
+  nodeHosts: '127.0.0.1 localhost\n',
+  nodeName: 'node1',
+}
 
 const cluster = 'nameserver 10.96.0.10\nsearch demo.svc.cluster.local svc.cluster.local cluster.local corp.example\noptions ndots:5\n'
 const own = 'nameserver 192.0.2.1\nsearch corp.example\noptions edns0\n'
@@ -14,8 +20,16 @@ test('resolv.conf follows dnsPolicy and dnsConfig', async (t) => {
     ["the node's own for a Pod of the host network", { hostNetwork: true }, own],
     ['the cluster DNS for one that asks for it', { hostNetwork: true, dnsPolicy: 'ClusterFirstWithHostNet' }, cluster],
     ["the node's own where Default is asked for", { dnsPolicy: 'Default' }, own],
-    ['nothing but dnsConfig with None', { dnsPolicy: 'None', dnsConfig: { nameservers: ['192.0.2.9'], searches: ['a.example'], options: [{ name: 'ndots', value: '2' }, { name: 'rotate' }] } }, 'nameserver 192.0.2.9\nsearch a.example\noptions ndots:2 rotate\n'],
-    ['dnsConfig beside the policy, its options before ours', { dnsConfig: { searches: ['more.example'], options: [{ name: 'ndots', value: '1' }] } }, cluster.replace('corp.example', 'corp.example more.example').replace('ndots:5', 'ndots:1')],
+    [
+      'nothing but dnsConfig with None',
+      { dnsPolicy: 'None', dnsConfig: { nameservers: ['192.0.2.9'], searches: ['a.example'], options: [{ name: 'ndots', value: '2' }, { name: 'rotate' }] } },
+      'nameserver 192.0.2.9\nsearch a.example\noptions ndots:2 rotate\n',
+    ],
+    [
+      'dnsConfig beside the policy, its options before ours',
+      { dnsConfig: { searches: ['more.example'], options: [{ name: 'ndots', value: '1' }] } },
+      cluster.replace('corp.example', 'corp.example more.example').replace('ndots:5', 'ndots:1'),
+    ],
   ]
   for (const [name, spec, wanted] of rows) t.equal(etcFiles(pod('demo/web', { spec }), ['10.244.0.2'], settings)['resolv.conf'], wanted, name)
 })

@@ -102,7 +102,7 @@ async function changed(wake: EventTarget, signal: AbortSignal): Promise<void> {
 
 function stamp(lines: Buffer, at: number, clock: LogClock): Buffer {
   const out: Buffer[] = []
-  for (let from = 0; from < lines.length; ) {
+  for (let from = 0; from < lines.length;) {
     const newline = lines.indexOf(10, from)
     const to = newline < 0 ? lines.length : newline + 1
     out.push(Buffer.from(`${new Date(clock.timeOf(at + from, Date.now())).toISOString()} `), lines.subarray(from, to))
@@ -118,7 +118,7 @@ async function tailOffset(file: string, size: number, lines: number): Promise<nu
   try {
     const block = Buffer.alloc(65_536)
     let found = 0
-    for (let end = size; end > 0; ) {
+    for (let end = size; end > 0;) {
       const start = Math.max(0, end - block.length)
       const { bytesRead } = await handle.read(block, 0, end - start, start)
       for (let i = bytesRead - 1; i >= 0; i--) {

@@ -48,7 +48,18 @@ export const agentCommand = command({
 
     let lastBeat = 0
     const metrics = new Metrics()
-    const agent = new Agent({ client, events, runtime: namespaces(), network: iproute(nodeIps), node: values.node, nodeIps, state: values.state, names: { clusterDns: values['cluster-dns'], clusterDomain: values['cluster-domain'] }, log, signal })
+    const agent = new Agent({
+      client,
+      events,
+      runtime: namespaces(),
+      network: iproute(nodeIps),
+      node: values.node,
+      nodeIps,
+      state: values.state,
+      names: { clusterDns: values['cluster-dns'], clusterDomain: values['cluster-domain'] },
+      log,
+      signal,
+    })
     const count = metrics.gauge('switchyard_agent_pods', 'Pods bound to this node.')
     const beaten = metrics.gauge('switchyard_agent_last_heartbeat_timestamp_seconds', 'When the Lease of the node was renewed last.')
     metrics.onScrape(() => {
@@ -91,14 +102,21 @@ function labels(list: readonly string[]): Readonly<Record<string, string>> {
 
 /** The first address of each family that is not loopback or link-local. */
 function ownAddresses(): readonly string[] {
-  const all = Object.values(networkInterfaces()).flatMap((list) => list ?? []).filter((i) => !i.internal && !i.address.startsWith('fe80:'))
+  const all = Object.values(networkInterfaces())
+    .flatMap((list) => list ?? [])
+    .filter((i) => !i.internal && !i.address.startsWith('fe80:'))
   const [v4, v6] = ['IPv4', 'IPv6'].map((family) => all.find((i) => i.family === family)?.address)
   return [v4, v6].filter((a) => a !== undefined)
 }
 
 /** A node of Pods is a router. */
 function forwarding(log: ReturnType<typeof createLog>): void {
-  for (const [name, value] of [['net/ipv4/ip_forward', '1'], ['net/ipv6/conf/all/forwarding', '1'], ['net/ipv4/conf/all/send_redirects', '0'], ['net/ipv4/conf/default/send_redirects', '0']] as const) {
+  for (const [name, value] of [
+    ['net/ipv4/ip_forward', '1'],
+    ['net/ipv6/conf/all/forwarding', '1'],
+    ['net/ipv4/conf/all/send_redirects', '0'],
+    ['net/ipv4/conf/default/send_redirects', '0'],
+  ] as const) {
     const file = `/proc/sys/${name}`
     try {
       if (readFileSync(file, 'utf8').trim() !== value) writeFileSync(file, value)

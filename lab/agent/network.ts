@@ -74,7 +74,10 @@ export function routesFor(self: string, nodes: Iterable<Pick<Node, 'metadata' | 
   const routes = new Map<string, string>()
   for (const node of nodes) {
     if (node.metadata.name === self) continue
-    const addresses = (node.status?.addresses ?? []).filter((a) => a.type === 'InternalIP').map((a) => parseIp(a.address)).filter((a) => a !== undefined)
+    const addresses = (node.status?.addresses ?? [])
+      .filter((a) => a.type === 'InternalIP')
+      .map((a) => parseIp(a.address))
+      .filter((a) => a !== undefined)
     for (const cidr of node.spec?.podCIDRs ?? (node.spec?.podCIDR === undefined ? [] : [node.spec.podCIDR])) {
       const via = addresses.find((a) => familyOf(a) === familyOf(cidr))
       if (via !== undefined && !contains(cidr as Cidr, via)) routes.set(cidr, via)

@@ -76,7 +76,7 @@ export class PodWorker {
   #gone = false
   #done = false
   #reported = ''
-  #terminating: Promise<void> | undefined
+  #terminating = false
   #terminated = false
   #retry = 0
 
@@ -157,10 +157,16 @@ export class PodWorker {
       return
     }
     if (this.#pod.metadata.deletionTimestamp !== undefined) {
-      this.#terminating ??= this.#terminate().finally(() => {
-        this.#terminated = true
-        this.#bell.ring()
-      })
+      if (!this.#terminating) {
+        this.#terminating = true
+        // Beside the loop, which goes on reporting.
+        void this.#terminate()
+          .catch((error: unknown) => this.#host.log.warn('a Pod did not end in order', { pod: this.#name, error: explainError(error) }))
+          .finally(() => {
+            this.#terminated = true
+            this.#bell.ring()
+          })
+      }
       if (!this.#terminated) return
       if (this.sandbox !== undefined) await this.#host.runtime.destroy(this.sandbox)
       this.#notice()
@@ -216,7 +222,18 @@ export class PodWorker {
     try {
       const addresses = host ? this.#host.hostIPs : before !== undefined && before.addresses.length > 0 ? before.addresses : await this.#host.addresses(pod)
       mkdirSync(this.#folder, { recursive: true, mode: 0o700 })
-      this.#saved = before ?? { namespace: pod.metadata.namespace ?? '', name: pod.metadata.name, uid: this.uid, hostNetwork: host, pid: 0, began: '', addresses, env: {}, startTime: Date.now(), containers: [] }
+      this.#saved = before ?? {
+        namespace: pod.metadata.namespace ?? '',
+        name: pod.metadata.name,
+        uid: this.uid,
+        hostNetwork: host,
+        pid: 0,
+        began: '',
+        addresses,
+        env: {},
+        startTime: Date.now(),
+        containers: [],
+      }
       this.#saved.addresses = addresses
       this.#save()
       const mounts = await this.#host.files(pod, addresses, this.#folder)
@@ -303,22 +320,34 @@ export class PodWorker {
     }
     const afterStart = (): void => {
       if (container.readinessProbe !== undefined)
-        void runProbe('readiness', container.readinessProbe, target, (failure) => {
-          live.ready = failure === undefined
-          if (failure !== undefined) this.#host.event(this.#pod, 'Warning', 'Unhealthy', `Readiness probe failed: ${failure}`)
-          this.#bell.ring()
-        }, ended.signal)
+        void runProbe(
+          'readiness',
+          container.readinessProbe,
+          target,
+          (failure) => {
+            live.ready = failure === undefined
+            if (failure !== undefined) this.#host.event(this.#pod, 'Warning', 'Unhealthy', `Readiness probe failed: ${failure}`)
+            this.#bell.ring()
+          },
+          ended.signal,
+        )
       else live.ready = true
       if (container.livenessProbe !== undefined) void runProbe('liveness', container.livenessProbe, target, (failure) => (failure === undefined ? undefined : kill('Liveness', failure)), ended.signal)
     }
     if (container.startupProbe === undefined) afterStart()
     else
-      void runProbe('startup', container.startupProbe, target, (failure) => {
-        if (failure !== undefined) return kill('Startup', failure)
-        live.started = true
-        afterStart()
-        this.#bell.ring()
-      }, ended.signal)
+      void runProbe(
+        'startup',
+        container.startupProbe,
+        target,
+        (failure) => {
+          if (failure !== undefined) return kill('Startup', failure)
+          live.started = true
+          afterStart()
+          this.#bell.ring()
+        },
+        ended.signal,
+      )
   }
 
   #stopWatching(name: string): void {
@@ -351,7 +380,8 @@ export class PodWorker {
       if (hook !== undefined) await this.#hook(hook, kept.name, grace)
       this.#host.runtime.signal(run, 'SIGTERM')
       // Short at first: most programs end at once.
-      for (let wait = 5; !over() && performance.now() < until && !this.#signal.aborted; wait = Math.min(200, wait * 1.5)) await sleep(Math.min(wait, Math.max(1, until - performance.now())), this.#signal)
+      for (let wait = 5; !over() && performance.now() < until && !this.#signal.aborted; wait = Math.min(200, wait * 1.5))
+        await sleep(Math.min(wait, Math.max(1, until - performance.now())), this.#signal)
     }
     for (let tries = 0; !over() && tries < 200 && !this.#signal.aborted; tries++) {
       this.#host.runtime.signal(run, 'SIGKILL')
@@ -363,7 +393,15 @@ export class PodWorker {
   async #hook(hook: NonNullable<NonNullable<Container['lifecycle']>['preStop']>, name: string, grace: number): Promise<void> {
     if (hook.sleep !== undefined) return sleep(Math.min(grace, hook.sleep.seconds * 1000), this.#signal)
     const container = this.#pod.spec.containers.find((c) => c.name === name)!
-    const failure = await tryProbe(hook, { container, address: this.addresses[0] ?? '127.0.0.1', exec: async (argv, signal) => this.#host.runtime.exec(this.sandbox!, argv, await this.#host.environment(this.#pod, container, this.addresses), signal) }, grace)
+    const failure = await tryProbe(
+      hook,
+      {
+        container,
+        address: this.addresses[0] ?? '127.0.0.1',
+        exec: async (argv, signal) => this.#host.runtime.exec(this.sandbox!, argv, await this.#host.environment(this.#pod, container, this.addresses), signal),
+      },
+      grace,
+    )
     if (failure !== undefined) this.#host.event(this.#pod, 'Warning', 'FailedPreStopHook', `PreStopHook failed: ${failure}`)
   }
 

@@ -10,7 +10,11 @@ const server = createServer((request, response) => response.writeHead(request.he
 await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
 server.unref()
 const { port } = server.address() as AddressInfo
-const target: ProbeTarget = { container: { name: 'main', ports: [{ name: 'http', containerPort: port }] }, address: '127.0.0.1', exec: async ([word]) => ({ code: word === 'true' ? 0 : 1, output: 'no\n' }) }
+const target: ProbeTarget = {
+  container: { name: 'main', ports: [{ name: 'http', containerPort: port }] },
+  address: '127.0.0.1',
+  exec: async ([word]) => ({ code: word === 'true' ? 0 : 1, output: 'no\n' }),
+}
 
 test('each kind of probe says why it fails', async (t) => {
   const rows: readonly [string, Probe, string | RegExp | undefined][] = [

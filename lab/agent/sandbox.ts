@@ -98,7 +98,11 @@ export function namespaces(tools: { readonly nsenter: string; readonly unshare: 
     create: async (spec, network) => {
       const own = spec.hostname === undefined ? ['--mount', '--ipc', '--pid'] : ['--net', '--mount', '--uts', '--ipc', '--pid']
       const mounts = spec.mounts.flatMap((m) => [m.volume, m.path, m.readOnly ? 'ro' : 'rw'])
-      const child = spawn(tools.unshare, [...own, '--fork', '--mount-proc', '--', '/bin/sh', '-c', podInit, 'pod', spec.folder, spec.hostname ?? '', ...mounts], { detached: true, cwd: '/', stdio: ['ignore', 'pipe', 'pipe'] })
+      const child = spawn(tools.unshare, [...own, '--fork', '--mount-proc', '--', '/bin/sh', '-c', podInit, 'pod', spec.folder, spec.hostname ?? '', ...mounts], {
+        detached: true,
+        cwd: '/',
+        stdio: ['ignore', 'pipe', 'pipe'],
+      })
       await saysUp(child)
       child.unref()
       const [pid] = childrenOf(child.pid!)
@@ -113,7 +117,12 @@ export function namespaces(tools: { readonly nsenter: string; readonly unshare: 
         mkdirSync(run.folder, { recursive: true })
         rmSync(join(run.folder, 'exit'), { force: true })
         const log = openSync(run.log, 'a')
-        const child = spawn('/bin/sh', ['-c', shim, 'shim', join(run.folder, 'exit'), String(sandbox.pid), run.workingDir, ...run.argv], { detached: true, cwd: '/', stdio: ['ignore', 'ignore', 'ignore', log], env: { ...run.env, NSENTER: tools.nsenter } })
+        const child = spawn('/bin/sh', ['-c', shim, 'shim', join(run.folder, 'exit'), String(sandbox.pid), run.workingDir, ...run.argv], {
+          detached: true,
+          cwd: '/',
+          stdio: ['ignore', 'ignore', 'ignore', log],
+          env: { ...run.env, NSENTER: tools.nsenter },
+        })
         closeSync(log)
         child.once('error', reject)
         child.once('exit', ended)

@@ -25,15 +25,20 @@ export interface ServerOptions {
 
 /** Listens for the API server: TLS with client certificates. */
 export async function serveNode(api: NodeApi, options: ServerOptions): Promise<Server> {
-  const server = createServer({ cert: options.cert, key: options.key, ...(options.ca === undefined ? {} : { ca: options.ca }), requestCert: true, rejectUnauthorized: false, minVersion: 'TLSv1.2' }, (request, response) => {
-    void answer(api, request, response).catch((error: unknown) => {
-      if (response.headersSent) response.destroy()
-      else response.writeHead(500, { 'content-type': 'text/plain' }).end(`${explainError(error)}\n`)
-    })
-  })
+  const server = createServer(
+    { cert: options.cert, key: options.key, ...(options.ca === undefined ? {} : { ca: options.ca }), requestCert: true, rejectUnauthorized: false, minVersion: 'TLSv1.2' },
+    (request, response) => {
+      void answer(api, request, response).catch((error: unknown) => {
+        if (response.headersSent) response.destroy()
+        else response.writeHead(500, { 'content-type': 'text/plain' }).end(`${explainError(error)}\n`)
+      })
+    },
+  )
   server.headersTimeout = 10_000
   await new Promise<void>((resolve, reject) => {
-    server.once('error', (error: NodeJS.ErrnoException) => reject(new Error(`cannot listen on ${options.host}:${options.port}: ${error.code === 'EADDRINUSE' ? 'the port is in use' : error.message}; choose another with --listen`, { cause: error })))
+    server.once('error', (error: NodeJS.ErrnoException) =>
+      reject(new Error(`cannot listen on ${options.host}:${options.port}: ${error.code === 'EADDRINUSE' ? 'the port is in use' : error.message}; choose another with --listen`, { cause: error })),
+    )
     server.listen(options.port, options.host === '' ? undefined : options.host, resolve)
   })
   options.signal.addEventListener('abort', () => {
@@ -61,17 +66,19 @@ async function answer(api: NodeApi, request: IncomingMessage, response: ServerRe
   if (typeof query === 'string') return say(400, query)
   const previous = url.searchParams.get('previous') === 'true'
   const found = api.log(namespace, pod, container, previous)
-  if (found === undefined || statSync(found.file, { throwIfNoEntry: false }) === undefined) return say(previous ? 400 : 404, previous ? `previous terminated container "${container}" in pod "${pod}" not found` : `container "${container}" in pod "${pod}" is waiting to start`)
+  if (found === undefined || statSync(found.file, { throwIfNoEntry: false }) === undefined)
+    return say(previous ? 400 : 404, previous ? `previous terminated container "${container}" in pod "${pod}" not found` : `container "${container}" in pod "${pod}" is waiting to start`)
   response.writeHead(200, { 'content-type': 'text/plain; charset=utf-8' })
   // The client sees the headers before the first line is written.
   response.flushHeaders()
   const ended = new AbortController()
   response.once('close', () => ended.abort())
   for await (const chunk of readLog(found.file, found.clock, query, found.running, ended.signal)) {
-    if (!response.write(chunk)) await new Promise<void>((resolve) => {
-      response.once('drain', resolve)
-      response.once('close', resolve)
-    })
+    if (!response.write(chunk))
+      await new Promise<void>((resolve) => {
+        response.once('drain', resolve)
+        response.once('close', resolve)
+      })
   }
   response.end()
 }

@@ -40,10 +40,23 @@ export function podStatus(pod: Pod, facts: PodFacts, now: number): PodStatus {
     : unready.length > 0
       ? { status: 'False', reason: 'ContainersNotReady', message: `containers with unready status: [${unready.join(' ')}]` }
       : { status: 'True' }
-  const conditions: (Pick<Condition, 'type' | 'status' | 'reason' | 'message'>)[] = [
+  const conditions: Pick<Condition, 'type' | 'status' | 'reason' | 'message'>[] = [
     { type: 'PodReadyToStartContainers', status: facts.addresses.length > 0 && !done ? 'True' : 'False' },
-    initialized ? { type: 'Initialized', status: 'True', ...(phase === 'Succeeded' ? { reason: 'PodCompleted' } : {}) } : { type: 'Initialized', status: 'False', reason: 'ContainersNotInitialized', message: `containers with incomplete status: [${facts.init.filter((c) => c.state.kind !== 'exited' || c.state.code !== 0).map((c) => c.name).join(' ')}]` },
-    { type: 'Ready', ...(ready.status === 'True' && gates.length > 0 ? { status: 'False' as const, reason: 'ReadinessGatesNotReady', message: `the condition ${gates.join(', ')} is not True` } : ready) },
+    initialized
+      ? { type: 'Initialized', status: 'True', ...(phase === 'Succeeded' ? { reason: 'PodCompleted' } : {}) }
+      : {
+          type: 'Initialized',
+          status: 'False',
+          reason: 'ContainersNotInitialized',
+          message: `containers with incomplete status: [${facts.init
+            .filter((c) => c.state.kind !== 'exited' || c.state.code !== 0)
+            .map((c) => c.name)
+            .join(' ')}]`,
+        },
+    {
+      type: 'Ready',
+      ...(ready.status === 'True' && gates.length > 0 ? { status: 'False' as const, reason: 'ReadinessGatesNotReady', message: `the condition ${gates.join(', ')} is not True` } : ready),
+    },
     { type: 'ContainersReady', ...ready },
     { type: 'PodScheduled', status: 'True' },
   ]

@@ -50,7 +50,12 @@ export async function makeVolumes(pod: Pod, folder: string, sources: VolumeSourc
         else if (s.secret !== undefined) await files(at, 'Secret', s.secret, sources)
         else throw new Error(`volume "${volume.name}": the projected source ${Object.keys(s).join(', ')} is not known here`)
       }
-    } else throw new Error(`volume "${volume.name}": ${Object.keys(volume).filter((k) => k !== 'name').join(', ')} is not known here; there are emptyDir, configMap, secret and projected`)
+    } else
+      throw new Error(
+        `volume "${volume.name}": ${Object.keys(volume)
+          .filter((k) => k !== 'name')
+          .join(', ')} is not known here; there are emptyDir, configMap, secret and projected`,
+      )
   }
   for (const name of used) if (!(pod.spec.volumes ?? []).some((v) => v.name === name)) throw new Error(`volumeMounts: there is no volume "${name}"`)
   return [...wanted.values()]

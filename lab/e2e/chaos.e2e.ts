@@ -14,7 +14,11 @@ const port = (await lab.status()).published[0]!.port
 test('without its control plane a cluster goes on; with it again, it catches up', { timeout: 120_000 }, async (t) => {
   t.equal((await lab.lab('break', 'stop', 'node1/controlplane')).status, 0)
   const answers = await lab.curl(url, 20)
-  t.strictSame(answers.filter((a) => !a.startsWith('hello from')), [], 'the proxy forwards and the DNS answers')
+  t.strictSame(
+    answers.filter((a) => !a.startsWith('hello from')),
+    [],
+    'the proxy forwards and the DNS answers',
+  )
   t.match(await ask(port, 'hello.example.com'), /^200 hello from/, 'and so does the Ingress')
   t.equal((await lab.lab('break', 'kill', 'node2/proxy')).status, 0)
   t.match((await lab.curl(url, 4)).filter((a) => a.startsWith('hello from')).length, 4, 'a proxy that ends leaves its rules')
@@ -36,7 +40,10 @@ test('a full disk of the control plane refuses writes, and loses nothing', { tim
 test('a frozen proxy forwards', { timeout: 60_000 }, async (t) => {
   const node = await lab.nodeOf('client')
   await lab.lab('break', 'freeze', `${node}/proxy`)
-  t.strictSame((await lab.curl(url, 6)).filter((a) => !a.startsWith('hello from')), [])
+  t.strictSame(
+    (await lab.curl(url, 6)).filter((a) => !a.startsWith('hello from')),
+    [],
+  )
   await lab.lab('heal')
 })
 

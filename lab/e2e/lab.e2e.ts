@@ -28,7 +28,10 @@ test('a lab from nothing to nothing', { timeout: 150_000 }, async (t) => {
   await t.test('its status names every part', async (t) => {
     const asked = await lab('status', '-o', 'json')
     const status = JSON.parse(asked.stdout) as LabStatus
-    t.strictSame(status.parts.map((p) => `${p.name} ${p.state}`).toSorted(), ['agent', 'controlplane', 'dns', 'ingress', 'proxy'].map((p) => `node1/${p} ready`).concat(['node2', 'node3'].flatMap((n) => ['agent', 'dns', 'proxy'].map((p) => `${n}/${p} ready`))))
+    t.strictSame(
+      status.parts.map((p) => `${p.name} ${p.state}`).toSorted(),
+      ['agent', 'controlplane', 'dns', 'ingress', 'proxy'].map((p) => `node1/${p} ready`).concat(['node2', 'node3'].flatMap((n) => ['agent', 'dns', 'proxy'].map((p) => `${n}/${p} ready`))),
+    )
     t.equal((await lab('up')).status, 1, 'a second one of the same name is refused')
   })
 
@@ -44,11 +47,24 @@ test('a lab from nothing to nothing', { timeout: 150_000 }, async (t) => {
   })
 
   await t.test('two Pods of one node reach each other through a ClusterIP', async (t) => {
-    const pod = (name: string, command: string): string => `{apiVersion: v1, kind: Pod, metadata: {name: ${name}, labels: {app: ${name}}}, spec: {nodeSelector: {kubernetes.io/hostname: node2}, terminationGracePeriodSeconds: 0, containers: [{name: main, image: none, command: ${command}}]}}`
+    const pod = (name: string, command: string): string =>
+      `{apiVersion: v1, kind: Pod, metadata: {name: ${name}, labels: {app: ${name}}}, spec: {nodeSelector: {kubernetes.io/hostname: node2}, terminationGracePeriodSeconds: 0, containers: [{name: main, image: none, command: ${command}}]}}`
     const near = join(state, 'near.yaml')
-    writeFileSync(near, [pod('near', '[switchyard, lab, hello]'), pod('asker', '[sleep, infinity]'), '{apiVersion: v1, kind: Service, metadata: {name: near}, spec: {selector: {app: near}, ports: [{port: 80, targetPort: 8080}]}}'].join('\n---\n'))
+    writeFileSync(
+      near,
+      [
+        pod('near', '[switchyard, lab, hello]'),
+        pod('asker', '[sleep, infinity]'),
+        '{apiVersion: v1, kind: Service, metadata: {name: near}, spec: {selector: {app: near}, ports: [{port: 80, targetPort: 8080}]}}',
+      ].join('\n---\n'),
+    )
     t.equal((await cli('apply', '-f', near)).status, 0)
-    for (const asker of ['asker', 'near']) t.equal(await eventually(async () => (await lab('exec', asker, '--', 'curl', '-sS', '-m', '2', 'http://near.default')).stdout), 'hello from near\n', asker === 'near' ? 'even itself' : 'its neighbour')
+    for (const asker of ['asker', 'near'])
+      t.equal(
+        await eventually(async () => (await lab('exec', asker, '--', 'curl', '-sS', '-m', '2', 'http://near.default')).stdout),
+        'hello from near\n',
+        asker === 'near' ? 'even itself' : 'its neighbour',
+      )
   })
 
   await t.test('the mode changes under the running lab', async (t) => {
@@ -100,7 +116,8 @@ test('a lab of both families', { timeout: 150_000 }, async (t) => {
   t.equal((await switchyard(['apply', '--kubeconfig', kubeconfig, '-f', both], { env })).status, 0)
   for (const mode of ['iptables', 'nftables', 'userspace']) {
     t.equal((await lab('mode', mode)).status, 0)
-    for (const family of ['-4', '-6']) t.match(await eventually(async () => (await lab('exec', 'client', '--', 'curl', family, '-sS', '-m', '3', url)).stdout), /^hello from/, `${mode}, curl ${family}`)
+    for (const family of ['-4', '-6'])
+      t.match(await eventually(async () => (await lab('exec', 'client', '--', 'curl', family, '-sS', '-m', '3', url)).stdout), /^hello from/, `${mode}, curl ${family}`)
   }
 })
 
@@ -140,7 +157,9 @@ function kubectls(): readonly string[] {
   try {
     const plain = execFileSync('sh', ['-c', 'command -v kubectl'], { encoding: 'utf8' }).trim()
     const beside = dirname(realpathSync(plain))
-    const versions = readdirSync(beside).filter((f) => /^kubectl\.1\.(29|3\d)$/.test(f)).map((f) => join(beside, f))
+    const versions = readdirSync(beside)
+      .filter((f) => /^kubectl\.1\.(29|3\d)$/.test(f))
+      .map((f) => join(beside, f))
     return versions.length > 0 ? versions : existsSync(plain) ? [plain] : []
   } catch {
     return []

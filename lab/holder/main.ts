@@ -52,7 +52,10 @@ export const holdCommand = command({
     const work = async (): Promise<void> => {
       const order = await lines
       const hold = new Hold(order.topology, order.paths, Math.max(lifeline, ...order.sockets.map((s) => s.fd)) + 1)
-      await serveControl(order.paths.control, verbs(hold, () => void setTimeout(down, 10)))
+      await serveControl(
+        order.paths.control,
+        verbs(hold, () => void setTimeout(down, 10)),
+      )
       chmodSync(order.paths.control, 0o600)
       for (const { fd, to } of order.sockets) await publish(fd, to)
       await hold.up((progress, ms) => tell({ progress, ms }))
@@ -80,7 +83,12 @@ function verbs(hold: Hold, down: () => void) {
   const chaos = new Chaos(hold)
   const optional = (value: unknown): string | undefined => (value === undefined ? undefined : String(value))
   return {
-    status: async () => ({ mode: hold.mode, broken: chaos.broken, parts: hold.supervisor.status, nodes: [...hold.nodes.values()].map((n) => ({ name: n.node.name, address: n.node.address, pid: n.pid })) }),
+    status: async () => ({
+      mode: hold.mode,
+      broken: chaos.broken,
+      parts: hold.supervisor.status,
+      nodes: [...hold.nodes.values()].map((n) => ({ name: n.node.name, address: n.node.address, pid: n.pid })),
+    }),
     target: async (body: Readonly<Record<string, unknown>>) => findTarget(hold, String(body.name)),
     mode: async (body: Readonly<Record<string, unknown>>) => {
       const steps: { what: string; ms: number }[] = []

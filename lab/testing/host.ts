@@ -22,7 +22,11 @@ export interface RunOptions {
 /** Runs the launcher with these words. */
 export function switchyard(words: readonly string[], how: RunOptions = {}): Promise<Ran> {
   return new Promise((resolve, reject) => {
-    const child = spawn(launcher, words, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...how.env }, ...(how.uid === undefined ? {} : { uid: how.uid, gid: how.gid ?? how.uid, cwd: '/' }) })
+    const child = spawn(launcher, words, {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: { ...process.env, ...how.env },
+      ...(how.uid === undefined ? {} : { uid: how.uid, gid: how.gid ?? how.uid, cwd: '/' }),
+    })
     let stdout = ''
     let stderr = ''
     child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text))
