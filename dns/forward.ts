@@ -149,7 +149,7 @@ export class Forwarder {
   close(): void {
     this.#closed = true
     this.#stop()
-    for (const w of [...this.#waiting.values()]) w.done(undefined, 'the server ends')
+    for (const w of this.#waiting.values()) w.done(undefined, 'the server ends')
     for (const s of this.#servers) s.stream?.close()
     for (const b of this.#open.splice(0)) b.close()
   }
@@ -437,7 +437,7 @@ class Stream implements Protocol {
   closed(why: string): void {
     clearTimeout(this.#idle)
     this.#dead ??= why === '' ? 'closed by the server' : why
-    for (const { done } of [...this.#asked.values()]) done(`TCP: ${this.#dead}`)
+    for (const { done } of this.#asked.values()) done(`TCP: ${this.#dead}`)
   }
 }
 

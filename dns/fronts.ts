@@ -100,7 +100,7 @@ export class Fronts {
     }
     this.#packers = [...packers.values()].filter((p) => p !== undefined)
     this.#loops = [...new Set(configuration.listeners.flatMap((l) => l.sites.flatMap((s) => s.handlers.filter((h) => h instanceof LoopHandler))))]
-    for (const key of [...this.#fronts.keys()]) if (!wanted.has(key)) this.#close(key)
+    for (const key of this.#fronts.keys()) if (!wanted.has(key)) this.#close(key)
   }
 
   async #open(plan: ListenPlan): Promise<Front> {
@@ -131,7 +131,7 @@ export class Fronts {
       }
     } catch (error) {
       for (const s of serving) s.close()
-      if (error instanceof SocketError) throw new Error(`${error.message}; choose another with --listen ADDR:PORT`, { cause: error.cause })
+      if (error instanceof SocketError) throw new Error('no server there, choose another address with --listen ADDR:PORT', { cause: error })
       throw error
     }
     return front

@@ -273,7 +273,7 @@ test('what cannot work is said in a sentence', async (t) => {
   const bad = join(folder(t), 'Corefile')
   writeFileSync(bad, '. {\n errrors\n}\n')
   for (const [args, code, words] of [
-    [['--listen', `127.0.0.1:${port}`, '--status', '127.0.0.1:0'], 1, new RegExp(`127\\.0\\.0\\.1:${port}.*EADDRINUSE.*--listen`)],
+    [['--listen', `127.0.0.1:${port}`, '--status', '127.0.0.1:0'], 1, new RegExp(`--listen ADDR:PORT: .*127\\.0\\.0\\.1:${port}: EADDRINUSE`)],
     [['--listen', '127.0.0.1:0', '--status', `127.0.0.1:${port}`], 1, new RegExp(`127\\.0\\.0\\.1:${port}.*in use.*--status`)],
     [['--listen', 'nowhere'], 2, /flag --listen: expected ADDR:PORT/],
     [['--config', bad, '--listen', '127.0.0.1:0', '--status', '127.0.0.1:0'], 2, /Corefile:2: errrors: no such directive, did you mean errors\?/],

@@ -189,7 +189,7 @@ export class PackedTable {
     const mask = w[block]!
     for (let i = hash & mask; ; i = (i + 1) & mask) {
       const slot = slots + i * 2
-      if (w[slot + 1]! === empty || w[slot + 1]! === grave) return slot
+      if (w[slot + 1] === empty || w[slot + 1] === grave) return slot
     }
   }
 

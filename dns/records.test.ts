@@ -284,3 +284,30 @@ test('several zones hold the same names; backwards leads into the first', async 
   t.equal(await s.ask('api.shop.svc.example.org'), a('api.shop.svc.example.org', '10.96.8.20'))
   t.equal(await s.ask('20.8.96.10.in-addr.arpa', 'PTR'), `NOERROR aa\n20.8.96.10.in-addr.arpa. 5 PTR ${shopName('api')}.`)
 })
+
+test('a name is denied exactly when nothing speaks of it or of a name below it', async (t) => {
+  let seed = 20_261_123
+  t.comment(`seed ${seed}`)
+  const random = (n: number): number => ((seed = (Math.imul(seed, 1_664_525) + 1_013_904_223) >>> 0) >>> 8) % n
+  const words = ['api', 'db', 'bare', 'in', 'empty', 'shop', 'quiet', 'nowhere', 'svc', 'pod', 'dns', 'ns', 'dns-version', 'db-0', '_http', '_pg', '_tcp', '_sctp', '10-244-3-7', 'x']
+  for (let round = 0; round < 5; round++) {
+    const some = cluster.filter(() => random(4) > 0)
+    const s = site(some)
+    // By hand, from the records alone: no nodes, no counting.
+    const { table } = s.cluster.zones[0]!
+    const owners = [...table.sources()].flatMap((source) => table.entriesOf(source).map((e) => e.name as string))
+    const existing = new Set<string>()
+    for (const owner of owners) for (let i = 0; i < owner.length; i += owner.charCodeAt(i) + 1) existing.add(owner.slice(i))
+    for (let i = 0; i < 400; i++) {
+      const labels = Array.from({ length: random(5) }, () => words[random(words.length)]!)
+      const name = [...labels, ...(random(2) === 0 ? ['shop', 'svc'] : []), 'cluster', 'local'].join('.')
+      if (/\d-\d.*pod\.cluster/.test(name)) continue
+      const type = ['A', 'AAAA', 'SRV', 'TXT', 'HTTPS'][random(5)]!
+      const wire = `${name.split('.').map((l) => String.fromCharCode(l.length) + l).join('')}\0`
+      const m = (await s.message(name, type))!
+      const alias = m.answers[0]?.type === 5
+      if (!alias) t.equal(m.rcode, existing.has(wire) ? 0 : 3, `${name} ${type}`)
+      if (m.answers.length === 0) t.equal(m.authority[0]?.type, 6, `${name} ${type}: with SOA`)
+    }
+  }
+})

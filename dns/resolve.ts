@@ -181,7 +181,7 @@ export class Resolver {
         if (same) {
           let boundary = size === 1
           for (let j = labels - 1; j >= 0 && !boundary; j--) {
-            if (starts[j]! === at) boundary = true
+            if (starts[j] === at) boundary = true
             else if (starts[j]! < at) break
           }
           if (boundary) {

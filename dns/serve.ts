@@ -106,7 +106,7 @@ export async function serveStreams(
     close: () => {
       stop()
       listening.close()
-      for (const stream of [...all]) stream.abort()
+      for (const stream of all) stream.abort()
     },
   }
 }

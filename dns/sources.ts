@@ -38,7 +38,7 @@ export function mirrorInto(cluster: Cluster, client: Client, options: { readonly
     mirror.whenSynced().then(
       () => {
         // What a kept table still had and the cluster has no more.
-        for (const [key, object] of [...cluster.objects[kind]]) if (!mirror.objects.has(key)) cluster.put(kind, undefined, object as Kinds[K])
+        for (const [key, object] of cluster.objects[kind]) if (!mirror.objects.has(key)) cluster.put(kind, undefined, object as Kinds[K])
         if (synced || !mirrors.every((m) => m.synced)) return
         synced = true
         cluster.flush()

@@ -1,5 +1,5 @@
 import dgram from 'node:dgram'
-import net, { type AddressInfo } from 'node:net'
+import net from 'node:net'
 import { decode, encode, type Message, type Rec } from '../wire/message.ts'
 import { nameOf } from '../wire/name.ts'
 import { Flag } from '../wire/types.ts'
@@ -27,12 +27,24 @@ export interface Upstream {
   close(): Promise<void>
 }
 
+/** A port that is free for both transports: what is free for one may be taken for the other. */
+async function bindBoth(): Promise<{ readonly udp: dgram.Socket; readonly tcp: net.Server }> {
+  for (let tries = 0; ; tries++) {
+    const udp = dgram.createSocket('udp4')
+    const tcp = net.createServer()
+    await new Promise<void>((r) => udp.bind(0, '127.0.0.1', r))
+    const failed = await new Promise<Error | undefined>((r) => tcp.once('error', r).listen(udp.address().port, '127.0.0.1', () => r(undefined)))
+    if (failed === undefined) return { udp, tcp }
+    udp.close()
+    if (tries > 10) throw failed
+  }
+}
+
 /** Starts one on loopback. */
 export async function upstream(behave: Behaviour): Promise<Upstream> {
   const asked: Upstream['asked'] = []
-  const udp = dgram.createSocket('udp4')
+  const { udp, tcp } = await bindBoth()
   const other = dgram.createSocket('udp4')
-  await new Promise<void>((r) => udp.bind(0, '127.0.0.1', r))
   await new Promise<void>((r) => other.bind(0, '127.0.0.1', r))
   const { port } = udp.address()
   const self: Upstream = {
@@ -56,7 +68,7 @@ export async function upstream(behave: Behaviour): Promise<Upstream> {
     })
   })
   const sockets = new Set<net.Socket>()
-  const tcp = net.createServer((socket) => {
+  tcp.on('connection', (socket) => {
     sockets.add(socket)
     socket.on('close', () => sockets.delete(socket))
     socket.on('error', () => {})
@@ -75,7 +87,6 @@ export async function upstream(behave: Behaviour): Promise<Upstream> {
       }
     })
   })
-  await new Promise<void>((r) => tcp.listen((udp.address() as AddressInfo).port, '127.0.0.1', r))
   return self
 }
 
