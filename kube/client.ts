@@ -1,6 +1,6 @@
 import http from 'node:http'
 import https from 'node:https'
-import type { Credentials, Identity, TlsIdentity } from './credentials.ts'
+import type { Credentials, Identity, Patience, TlsIdentity } from './credentials.ts'
 import type { Draft, KubeObject, List, Status } from './objects.ts'
 import { apiVersionOf, pathOf, type Resource } from './resources.ts'
 
@@ -125,13 +125,6 @@ export interface Client {
   close(): void
 }
 
-/** Times in milliseconds; what is left out has the default of `Mirror`. */
-export interface Patience {
-  readonly silence?: number | undefined
-  readonly firstWait?: number | undefined
-  readonly mostWait?: number | undefined
-}
-
 export interface ConnectOptions {
   readonly userAgent?: string
   readonly patience?: Patience
@@ -146,7 +139,7 @@ export function connect(credentials: Credentials, options: ConnectOptions = {}):
 
   return {
     credentials,
-    patience: options.patience ?? {},
+    patience: options.patience ?? credentials.patience ?? {},
     get: async (resource, name, namespace, how = {}) => named(resource, await json('GET', pathOf(resource, namespace, name), undefined, how)),
     find: async (resource, name, namespace, how = {}) => {
       try {
@@ -250,7 +243,7 @@ class Transport {
     this.#credentials = credentials
     this.#base = new URL(credentials.server)
     this.#userAgent = options.userAgent ?? 'switchyard'
-    this.#timeout = options.timeout ?? 30_000
+    this.#timeout = options.timeout ?? options.patience?.timeout ?? credentials.patience?.timeout ?? 30_000
   }
 
   async json<T>(method: string, path: string, body: unknown, how: Json): Promise<T> {

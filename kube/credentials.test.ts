@@ -60,6 +60,14 @@ test('data in the kubeconfig is decoded, files are relative to it', async (t) =>
   t.strictSame(impersonate, { 'Impersonate-User': 'other', 'Impersonate-Group': ['g1', 'g2'] })
 })
 
+test('an extension of the cluster says how patient to be', async (t) => {
+  const extensions = [{ name: 'switchyard.dev/patience', extension: { silence: 150, mostWait: 'soon' } }]
+  const credentials = await parseKubeconfig(config({ server, extensions }))
+  t.match(credentials.patience, { silence: 150, mostWait: undefined })
+  t.match(connect(credentials).patience, { silence: 150 })
+  t.equal((await parseKubeconfig(config({ server }))).patience, undefined)
+})
+
 const bad: readonly (readonly [name: string, text: string, message: RegExp])[] = [
   ['no YAML', 'a: [', /kc: is not valid YAML/],
   ['no mapping', '- a', /kc: is not a kubeconfig/],

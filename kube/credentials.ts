@@ -9,8 +9,21 @@ export interface Credentials {
   readonly server: string
   /** Namespace of the kubeconfig's context or of the Pod. */
   readonly namespace: string
+  /** From the extension `switchyard.dev/patience` of the kubeconfig's cluster: how long clients of this server wait. */
+  readonly patience?: Patience | undefined
   /** What to say on the next connection and request. Looks at the files at most once a second, unless `fresh` asks for it. */
   current(fresh?: boolean): Promise<Identity>
+}
+
+/** How long a client waits, in milliseconds; what is left out has the defaults of `connect` and `Mirror`. */
+export interface Patience {
+  /** For the whole answer to a request. */
+  readonly timeout?: number | undefined
+  /** For the next word of a watch. */
+  readonly silence?: number | undefined
+  /** First and longest wait before trying again. */
+  readonly firstWait?: number | undefined
+  readonly mostWait?: number | undefined
 }
 
 /** The secrets of one instant. */
@@ -111,7 +124,10 @@ export async function parseKubeconfig(text: string, source: KubeconfigSource = {
   const cert = secret(user, 'client-certificate-data', 'client-certificate')
   const key = secret(user, 'client-key-data', 'client-key')
   if ((cert === undefined) !== (key === undefined)) fail(`user "${userName}": client-certificate and client-key belong together, only one is given`)
-  const credentials = new FileCredentials(server.replace(/\/+$/, ''), textOf(inContext, 'namespace', where) ?? 'default', {
+  const credentials = new FileCredentials(
+    server.replace(/\/+$/, ''),
+    textOf(inContext, 'namespace', where) ?? 'default',
+    {
     // As in client-go: a token file wins over the token beside it.
     token: tokenFile !== undefined && tokenFile !== '' ? { file: resolve(folder, tokenFile) } : token === undefined || token === '' ? undefined : { value: Buffer.from(token) },
     basic: name === undefined ? undefined : Buffer.from(`${name}:${textOf(user, 'password', where) ?? ''}`).toString('base64'),
@@ -121,7 +137,9 @@ export async function parseKubeconfig(text: string, source: KubeconfigSource = {
     serverName: textOf(cluster, 'tls-server-name', where),
     insecure,
     impersonate: impersonation(textOf(user, 'as', where), textOf(user, 'as-uid', where), Array.isArray(groups) ? groups.map(String) : []),
-  })
+    },
+    patienceOf(cluster),
+  )
   await credentials.current().catch((cause: unknown) => fail('names a file that cannot be read', cause))
   return credentials
 }
@@ -143,6 +161,7 @@ interface Sources {
 class FileCredentials implements Credentials {
   readonly server: string
   readonly namespace: string
+  readonly patience: Patience | undefined
   readonly #sources: Sources
   readonly #files = new Map<string, { readonly mark: string; readonly bytes: Buffer }>()
   #identity: Identity | undefined
@@ -150,9 +169,10 @@ class FileCredentials implements Credentials {
   #looked = -Infinity
   #looking: Promise<Identity> | undefined
 
-  constructor(server: string, namespace: string, sources: Sources) {
+  constructor(server: string, namespace: string, sources: Sources, patience?: Patience) {
     this.server = server
     this.namespace = namespace
+    this.patience = patience
     this.#sources = sources
   }
 
@@ -202,6 +222,17 @@ function impersonation(user: string | undefined, uid: string | undefined, groups
     ...(uid === undefined || uid === '' ? {} : { 'Impersonate-Uid': uid }),
     ...(groups.length === 0 ? {} : { 'Impersonate-Group': [...groups] }),
   }
+}
+
+function patienceOf(cluster: Fields): Patience | undefined {
+  const extensions = cluster['extensions']
+  const found: unknown = Array.isArray(extensions) ? (extensions as readonly Fields[]).find((e) => e['name'] === 'switchyard.dev/patience')?.['extension'] : undefined
+  if (typeof found !== 'object' || found === null) return undefined
+  const number = (name: keyof Patience): number | undefined => {
+    const value = (found as Fields)[name]
+    return typeof value === 'number' && value > 0 ? value : undefined
+  }
+  return { timeout: number('timeout'), silence: number('silence'), firstWait: number('firstWait'), mostWait: number('mostWait') }
 }
 
 function namedEntries(config: Fields, list: string, where: string): ReadonlyMap<string, Fields> {

@@ -7,7 +7,7 @@ import { TLSSocket } from 'node:tls'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { connect, type Client, type ConnectOptions } from '../client.ts'
-import { parseKubeconfig } from '../credentials.ts'
+import { parseKubeconfig, type Patience } from '../credentials.ts'
 import type { KubeObject, Status } from '../objects.ts'
 import { equal, jsonPatch, mergePatch, PatchError, strategicMerge, type FieldRule, type JsonOperation, type MergeSchema } from '../patch.ts'
 import { apiVersionOf, keyOf, resources, type Resource } from '../resources.ts'
@@ -96,6 +96,8 @@ export class FakeApi {
   token: string | undefined
   /** How long each answer waits, in milliseconds. */
   delay = 0
+  /** What kubeconfigs from here on say about patience: what takes minutes elsewhere takes milliseconds in a test. */
+  patience: Patience = { firstWait: 5, mostWait: 50 }
   /** Every request, in order. */
   readonly requests: Made[] = []
   /** Who each request came from: the CN of the client certificate. */
@@ -158,7 +160,7 @@ export class FakeApi {
 
   kubeconfigText(): string {
     const ca = this.#options.tls?.ca ?? this.#options.tls?.cert
-    const cluster = { server: this.url, ...(ca === undefined ? {} : { 'certificate-authority-data': Buffer.from(ca).toString('base64') }) }
+    const cluster = { server: this.url, extensions: [{ name: 'switchyard.dev/patience', extension: this.patience }], ...(ca === undefined ? {} : { 'certificate-authority-data': Buffer.from(ca).toString('base64') }) }
     return JSON.stringify({
       apiVersion: 'v1',
       kind: 'Config',

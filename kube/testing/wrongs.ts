@@ -128,7 +128,9 @@ export function underEachWrong(t: Test, what: string, subject: Subject, only: re
       const api = await FakeApi.start()
       const ended = new AbortController()
       api.putAll(subject.before)
-      const client = await api.client({ timeout: 400, patience: { silence: 150, firstWait: 5, mostWait: 20 } })
+      // Programs that are given `api.kubeconfig()` learn it from there.
+      api.patience = { timeout: 400, silence: 150, firstWait: 5, mostWait: 20 }
+      const client = await api.client({ patience: api.patience, timeout: 400 })
       const program = await subject.start({ client, api, signal: ended.signal })
       t.teardown(async () => {
         ended.abort(new Error('over'))
