@@ -22,7 +22,7 @@ export function folder(): string {
   return made
 }
 
-let next = 20_000 + (process.pid % 20_000)
+let next = 20_000 + ((process.pid * 7) % 9000)
 
 /** Starts one on free ports of loopback and waits until it says that it is ready. */
 export async function start(data: string, more: readonly string[] = []): Promise<Running> {
