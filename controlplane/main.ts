@@ -1,11 +1,11 @@
 import { chmodSync, mkdirSync, readFileSync, existsSync, writeFileSync } from 'node:fs'
 import { networkInterfaces } from 'node:os'
 import { dirname, join } from 'node:path'
-import type { Server } from 'node:http'
 import { command as build, hostPort, UsageError, type Command } from '../lib/options.ts'
 import { Closers, aborted } from '../lib/lifecycle.ts'
 import { createLog } from '../lib/log.ts'
 import { Metrics } from '../lib/metrics.ts'
+import type { ApiServer } from './api/server.ts'
 import { bracketed, network, nth, type Network } from '../lib/ip.ts'
 import { portRange } from './allocate/services.ts'
 import { authority, type Authority, type Pair } from './identity/ca.ts'
@@ -124,7 +124,7 @@ async function servingPair(ca: Authority, dir: string, names: readonly string[])
   return pair
 }
 
-function bind(server: Server, at: { readonly host: string; readonly port: number } | { readonly fd: number }, flag: string): Promise<number> {
+function bind(server: ReturnType<ApiServer['server']>, at: { readonly host: string; readonly port: number } | { readonly fd: number }, flag: string): Promise<number> {
   return new Promise((resolve, reject) => {
     server.once('error', (error: NodeJS.ErrnoException) => {
       const where = 'fd' in at ? `descriptor ${at.fd}` : `${bracketed(at.host)}:${at.port}`

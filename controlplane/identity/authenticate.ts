@@ -1,10 +1,21 @@
-import type { IncomingMessage } from 'node:http'
-import type { TLSSocket } from 'node:tls'
 import type { Tokens, Claims } from './tokens.ts'
 import type { User } from './user.ts'
 
+/** What of a request says who sent it: a header, or the certificate of its connection. */
+export interface Signed {
+  readonly headers: { readonly authorization?: string | undefined }
+  readonly socket: object
+}
+
+/** What a TLS connection says of the client's certificate; a plain one has none of it. */
+interface Certified {
+  readonly encrypted?: boolean
+  readonly authorized?: boolean
+  getPeerCertificate(): { readonly subject?: { readonly CN?: unknown }; readonly fingerprint256: string }
+}
+
 /** Who sent a request; undefined: credentials that are wrong. */
-export type Authenticate = (request: IncomingMessage) => User | undefined
+export type Authenticate = (request: Signed) => User | undefined
 
 const anonymous: User = { name: 'system:anonymous', groups: ['system:unauthenticated'] }
 const everything: User = { name: 'switchyard:insecure', groups: ['system:masters', 'system:authenticated'] }
@@ -21,12 +32,12 @@ export function authenticator(tokens: Tokens, alive: Alive, now: () => number = 
       const m = /^Bearer\s+(\S+)\s*$/i.exec(authorization)
       return m === null ? undefined : userOfToken(tokens, alive, m[1]!, now())
     }
-    const socket = request.socket as TLSSocket
+    const socket = request.socket as Certified
     if (socket.encrypted !== true) return everything
     let user = bySocket.get(socket)
     if (user === undefined) {
       user = anonymous
-      const certificate = socket.authorized ? socket.getPeerCertificate() : undefined
+      const certificate = socket.authorized === true ? socket.getPeerCertificate() : undefined
       if (certificate?.subject?.CN !== undefined) {
         const { CN, O } = certificate.subject as unknown as { readonly CN: string; readonly O?: string | readonly string[] }
         user = { name: CN, groups: [...(O === undefined ? [] : typeof O === 'string' ? [O] : O), 'system:authenticated'], extra: { 'authentication.kubernetes.io/credential-id': [`X509SHA256=${certificate!.fingerprint256.replaceAll(':', '').toLowerCase()}`] } }

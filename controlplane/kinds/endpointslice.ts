@@ -108,7 +108,7 @@ function forbidden(ip: string, path: string, errors: { invalid(path: string, val
   if (ip === '0.0.0.0' || ip === '::') errors.invalid(path, ip, `may not be unspecified (${ip})`)
   if (ip.startsWith('127.') || ip === '::1') errors.invalid(path, ip, 'may not be in the loopback range (127.0.0.0/8, ::1/128)')
   if (ip.startsWith('169.254.') || /^fe[89ab]/i.test(ip)) errors.invalid(path, ip, 'may not be in the link-local range (169.254.0.0/16, fe80::/10)')
-  if (/^224\.0\.0\./.test(ip) || /^ff02:/i.test(ip)) errors.invalid(path, ip, 'may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)')
+  if (ip.startsWith('224.0.0.') || /^ff02:/i.test(ip)) errors.invalid(path, ip, 'may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)')
 }
 
 function ports(o: Json): string {

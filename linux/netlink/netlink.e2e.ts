@@ -46,7 +46,7 @@ else {
     )
     t.equal(error?.message, 'nftables table switchyard-test: remove from s, rule of chain a')
     t.type(error?.cause, NetlinkError)
-    t.same((error?.cause as NetlinkError).failures.map((f) => f.errno), [-2, -2])
+    t.same((error?.cause as NetlinkError | undefined)?.failures.map((f) => f.errno), [-2, -2])
     t.equal((await elements(netlink, 4, 'switchyard-test', 's')).size, 20_000, 'nothing of it happened')
     await batch.remove('s', key(1)).add('s', key(1)).send(netlink)
     await batch.deleteTable().send(netlink)
