@@ -1,5 +1,6 @@
 import type { Test } from 'tap'
 import type { Client } from '../client.ts'
+import type { Patience } from '../credentials.ts'
 import type { KubeObject } from '../objects.ts'
 import { FakeApi } from './api.ts'
 
@@ -112,14 +113,17 @@ export interface Subject {
 /** A program that runs. The claims are looked at again and again until they hold, or the test fails. */
 export interface Running {
   /** It shows the first objects. */
-  settled(): boolean
+  settled(): boolean | Promise<boolean>
   /** It shows the changed ones, and nothing of what went. */
-  changed(): boolean
+  changed(): boolean | Promise<boolean>
   /** It shows that its copy is whole, whatever the API does. Looked at all the time while the API does wrong: what a program has, it keeps serving. */
-  serving?(): boolean
+  serving?(): boolean | Promise<boolean>
   /** Waited for at the end. */
   readonly ended?: Promise<unknown>
 }
+
+/** For `api.patience`, before `api.kubeconfig()` is handed out: silence is noticed in milliseconds. */
+export const impatient: Patience = { timeout: 400, silence: 150, firstWait: 5, mostWait: 20 }
 
 /** Runs a program under each wrong: it must settle, go on serving meanwhile, and end up with what is true. */
 export function underEachWrong(t: Test, what: string, subject: Subject, only: readonly Wrong[] = wrongs): void {
@@ -129,7 +133,7 @@ export function underEachWrong(t: Test, what: string, subject: Subject, only: re
       const ended = new AbortController()
       api.putAll(subject.before)
       // Programs that are given `api.kubeconfig()` learn it from there.
-      api.patience = { timeout: 400, silence: 150, firstWait: 5, mostWait: 20 }
+      api.patience = impatient
       const client = await api.client({ patience: api.patience, timeout: 400 })
       const program = await subject.start({ client, api, signal: ended.signal })
       t.teardown(async () => {
@@ -137,19 +141,34 @@ export function underEachWrong(t: Test, what: string, subject: Subject, only: re
         await program.ended
         await api.close()
       })
-      await api.until(() => program.settled(), 'the program shows the first objects')
+      await holds(() => program.settled(), 'the program shows the first objects')
       await api.until(() => api.watches() > 0, 'it watches')
       let served = true
-      const watching = setInterval(() => (served &&= program.serving?.() ?? true), 2)
+      let over = false
+      const watching = (async () => {
+        while (!over) {
+          served &&= (await program.serving?.()) ?? true
+          await new Promise((resolve) => setTimeout(resolve, 2))
+        }
+      })()
       try {
         wrong.begin(api)
         subject.change(api)
         wrong.meanwhile?.(api)
-        await api.until(() => program.changed(), 'the program shows the changed objects')
+        await holds(() => program.changed(), 'the program shows the changed objects')
       } finally {
-        clearInterval(watching)
+        over = true
+        await watching
       }
       t.ok(served, 'it went on serving')
     })
+  }
+}
+
+async function holds(claim: () => boolean | Promise<boolean>, what: string): Promise<void> {
+  const late = performance.now() + 8000
+  while (!(await claim())) {
+    if (performance.now() > late) throw new Error(`${what}: not within 8 s`)
+    await new Promise((resolve) => setTimeout(resolve, 5))
   }
 }
