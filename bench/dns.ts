@@ -101,10 +101,18 @@ async function* saturation(context: BenchContext): AsyncGenerator<Row> {
         // The ratio is the median of the ratios of each round: the machine is never equally quiet twice.
         const ratio = median(mine.map((m, i) => m / theirs[i]!))
         const bar = q.bars[peer.name]
-        yield { name: `${q.name}, ${ours.name}`, ours: median(mine), unit: 'µs CPU', spread, peer: { name: peer.name, value: median(mine) / ratio }, ...(bar === undefined ? {} : { bar: { of: 'ratio', value: bar } }) }
+        yield {
+          name: `${q.name}, ${ours.name}`,
+          ours: median(mine),
+          unit: 'µs CPU',
+          spread,
+          peer: { name: peer.name, value: median(mine) / ratio },
+          ...(bar === undefined ? {} : { bar: { of: 'ratio', value: bar } }),
+        }
       }
       const a = figures.get('cluster A')?.get(ours.name)
-      if (q.name === 'AAAA NODATA' || q.name === 'search-list NXDOMAIN') if (a !== undefined) yield { name: `${q.name}, beside A`, ours: median(mine), unit: 'µs CPU', peer: { name: 'cluster A', value: median(a) }, bar: { of: 'ratio', value: 1.3 } }
+      if (q.name === 'AAAA NODATA' || q.name === 'search-list NXDOMAIN')
+        if (a !== undefined) yield { name: `${q.name}, beside A`, ours: median(mine), unit: 'µs CPU', peer: { name: 'cluster A', value: median(a) }, bar: { of: 'ratio', value: 1.3 } }
     }
   } finally {
     for (const child of running) child.kill('SIGKILL')
@@ -129,7 +137,11 @@ async function* changes(context: BenchContext): AsyncGenerator<Row> {
       if (i % 50 === 0) context.progress(`${name}: ${i} of 200`)
       const began = performance.now()
       api.put(service('shop/changing', { clusterIP: addressOf(20_000 + i) }))
-      const wanted = String.fromCharCode(...addressOf(20_000 + i).split('.').map(Number))
+      const wanted = String.fromCharCode(
+        ...addressOf(20_000 + i)
+          .split('.')
+          .map(Number),
+      )
       for (;;) {
         const answer = await forwarder.ask({ name: fold(nameOf('changing.shop.svc.cluster.local')), type: 1, dnssec: false, checkingDisabled: false })
         if (answer.answers[0]?.data === wanted || performance.now() - began > 5000) break
@@ -159,7 +171,13 @@ async function* scale(context: BenchContext): AsyncGenerator<Row> {
     for (const [i, n] of large.entries()) {
       const name = `shop/${n.slice(0, n.indexOf('.'))}`
       objects.push(service(name, { clusterIP: addressOf(i), ports: ['http:80'] }))
-      objects.push(slice(name, Array.from({ length: 10 }, (_, j) => `10.${i >> 8}.${i & 255}.${j + 1}`), ['http:8080']))
+      objects.push(
+        slice(
+          name,
+          Array.from({ length: 10 }, (_, j) => `10.${i >> 8}.${i & 255}.${j + 1}`),
+          ['http:8080'],
+        ),
+      )
     }
     api.putAll(objects)
     context.progress(first)
@@ -219,7 +237,9 @@ async function startOurs(api: FakeApi, folder: string, running: ChildProcess[], 
   const port = await freePort()
   const path = join(folder, `Corefile-${sockets}`)
   writeFileSync(path, corefile(port))
-  const child = spawn(join(root, 'switchyard'), ['dns', '--kubeconfig', api.kubeconfig(), '--config', path, '--listen', `127.0.0.1:${port}`, '--status', '127.0.0.1:0', '--sockets', sockets], { stdio: 'ignore' })
+  const child = spawn(join(root, 'switchyard'), ['dns', '--kubeconfig', api.kubeconfig(), '--config', path, '--listen', `127.0.0.1:${port}`, '--status', '127.0.0.1:0', '--sockets', sockets], {
+    stdio: 'ignore',
+  })
   running.push(child)
   if (!(await answers(port, child, last))) return undefined
   return { name: sockets === 'node' ? 'ours on dgram' : 'ours', port, pid: child.pid! }
@@ -241,7 +261,19 @@ async function startKnot(path: string, folder: string, running: ChildProcess[], 
 async function startUnbound(path: string, folder: string, running: ChildProcess[], names: readonly string[]): Promise<Candidate> {
   const port = await freePort()
   const file = join(folder, 'unbound.conf')
-  const lines = ['server:', 'username: ""', 'chroot: ""', 'use-syslog: no', `directory: "${folder}"`, `pidfile: "${folder}/unbound.pid"`, 'interface: 127.0.0.1', `port: ${port}`, 'num-threads: 1', 'do-daemonize: no', 'local-zone: "cluster.local." static']
+  const lines = [
+    'server:',
+    'username: ""',
+    'chroot: ""',
+    'use-syslog: no',
+    `directory: "${folder}"`,
+    `pidfile: "${folder}/unbound.pid"`,
+    'interface: 127.0.0.1',
+    `port: ${port}`,
+    'num-threads: 1',
+    'do-daemonize: no',
+    'local-zone: "cluster.local." static',
+  ]
   for (const [i, n] of names.entries()) lines.push(`local-data: "${n}. 5 IN A ${addressOf(i)}"`)
   writeFileSync(file, `${lines.join('\n')}\nremote-control:\n  control-enable: no\n`)
   return started('unbound', path, ['-d', '-c', file], port, running, names.at(-1)!)
@@ -251,7 +283,27 @@ async function startDnsmasq(path: string, folder: string, running: ChildProcess[
   const port = await freePort()
   const hosts = join(folder, 'dnsmasq.hosts')
   writeFileSync(hosts, names.map((n, i) => `${addressOf(i)} ${n}\n`).join(''))
-  return started('dnsmasq', path, ['--keep-in-foreground', '--no-resolv', '--no-hosts', '--conf-file=/dev/null', `--addn-hosts=${hosts}`, '--local=/cluster.local/', '--bind-interfaces', '--listen-address=127.0.0.1', `--port=${port}`, '--cache-size=20000', '--user=root', '--pid-file='], port, running, names.at(-1)!)
+  return started(
+    'dnsmasq',
+    path,
+    [
+      '--keep-in-foreground',
+      '--no-resolv',
+      '--no-hosts',
+      '--conf-file=/dev/null',
+      `--addn-hosts=${hosts}`,
+      '--local=/cluster.local/',
+      '--bind-interfaces',
+      '--listen-address=127.0.0.1',
+      `--port=${port}`,
+      '--cache-size=20000',
+      '--user=root',
+      '--pid-file=',
+    ],
+    port,
+    running,
+    names.at(-1)!,
+  )
 }
 
 async function startCoredns(path: string, folder: string, running: ChildProcess[], api: FakeApi): Promise<Candidate> {

@@ -11,7 +11,13 @@ import { soaData } from './wire/data.ts'
 import type { Rec } from './wire/message.ts'
 import { nameOf, root } from './wire/name.ts'
 
-const soa = (ttl: number, minimum: number): Rec => ({ name: nameOf('example.com'), type: 6, class: 1, ttl, data: soaData({ mname: nameOf('ns.example.com'), rname: root, serial: 1, refresh: 2, retry: 3, expire: 4, minimum }) })
+const soa = (ttl: number, minimum: number): Rec => ({
+  name: nameOf('example.com'),
+  type: 6,
+  class: 1,
+  ttl,
+  data: soaData({ mname: nameOf('ns.example.com'), rname: root, serial: 1, refresh: 2, retry: 3, expire: 4, minimum }),
+})
 const yes = (ttl: number, address = '10.0.0.1'): Answer => ({ ...bare(0, 'forward', ''), answers: [a('example.com', address, ttl)] })
 const no = (ttl: number, minimum: number, rcode = 3): Answer => bare(rcode, 'forward', '', [soa(ttl, minimum)])
 
@@ -64,7 +70,10 @@ test('entries and bytes are bounded; what was not asked for longest goes', (t) =
   for (const k of ['a', 'b', 'c']) cache.put(k, yes(60), 0)
   cache.get('a', 1)
   cache.put('d', yes(60), 2)
-  t.same(['a', 'b', 'c', 'd'].map((k) => cache.get(k, 3) !== undefined), [true, false, true, true])
+  t.same(
+    ['a', 'b', 'c', 'd'].map((k) => cache.get(k, 3) !== undefined),
+    [true, false, true, true],
+  )
   t.equal(evicted, 1)
   const bytes = new Cache({ ...cacheDefaults, denial: { ...cacheDefaults.denial, bytes: 100_000 } })
   for (let i = 0; i < 50_000; i++) bytes.put(`k${i}`, no(60, 60), 0)
@@ -80,7 +89,11 @@ test('the handler: hits, prefetch, stale', async (t) => {
   let next: Answer = yes(60)
   const s = site([])
   const query = { question: { name: nameOf('example.com'), type: 1, class: 1 }, name: nameOf('example.com'), type: 1, edns: undefined, checkingDisabled: false } as never
-  const handler = (settings: object): CacheHandler => new CacheHandler({ zones: [root], cache: { ...cacheDefaults, stale: 3600 }, prefetch: undefined, verify: false, ...settings }, place(() => now))
+  const handler = (settings: object): CacheHandler =>
+    new CacheHandler(
+      { zones: [root], cache: { ...cacheDefaults, stale: 3600 }, prefetch: undefined, verify: false, ...settings },
+      place(() => now),
+    )
   const ask = async (h: CacheHandler): Promise<string> => printAnswer(await h.answer(query, async () => (asked++, next)))
   const plain = handler({})
   t.equal(await ask(plain), 'NOERROR\nexample.com. 60 A 10.0.0.1')

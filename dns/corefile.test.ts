@@ -7,14 +7,20 @@ import { site } from './testing/site.ts'
 import { printName } from './wire/name.ts'
 
 const sources = (files: Readonly<Record<string, string>> = {}, environment: Readonly<Record<string, string>> = {}): CorefileSources => ({
-  files: (pattern) => Object.entries(files).filter(([path]) => path === pattern || (pattern.includes('*') && path.startsWith(pattern.split('*')[0]!) && path.endsWith(pattern.split('*')[1]!))).map(([path, text]) => ({ path, text })),
+  files: (pattern) =>
+    Object.entries(files)
+      .filter(([path]) => path === pattern || (pattern.includes('*') && path.startsWith(pattern.split('*')[0]!) && path.endsWith(pattern.split('*')[1]!)))
+      .map(([path, text]) => ({ path, text })),
   environment: (name) => environment[name],
   port: 53,
 })
 
 const shape = (text: string, s = sources()): string =>
   parseCorefile(text, 'Corefile', s)
-    .map((b) => `${b.keys.map((k) => `${k.scheme}://${printName(k.zone)}:${k.port}`).join(' ')} { ${b.lines.map((l) => [l.name, ...l.args, ...(l.block.length > 0 ? [`{ ${l.block.map((i) => [i.name, ...i.args].join(' ')).join('; ')} }`] : [])].join(' ')).join('; ')} }`)
+    .map(
+      (b) =>
+        `${b.keys.map((k) => `${k.scheme}://${printName(k.zone)}:${k.port}`).join(' ')} { ${b.lines.map((l) => [l.name, ...l.args, ...(l.block.length > 0 ? [`{ ${l.block.map((i) => [i.name, ...i.args].join(' ')).join('; ')} }`] : [])].join(' ')).join('; ')} }`,
+    )
     .join('\n')
 
 test('what a Corefile says', (t) => {
@@ -67,8 +73,22 @@ const objects = [namespace('default'), service('default/api', { clusterIP: '10.9
 const api = 'NOERROR aa\napi.default.svc.cluster.local. 5 A 10.96.8.20'
 
 /** Corefiles of clusters as they are, each with what must be answered. `compiled`: names of the cluster have compiled answers. */
-const clusters: readonly { readonly name: string; readonly corefile: string; readonly files?: Readonly<Record<string, string>>; readonly compiled: boolean; readonly asks: readonly (readonly [name: string, type: string, answer: string | RegExp])[] }[] = [
-  { name: 'our own', corefile: defaultCorefile, compiled: true, asks: [['api.default.svc.cluster.local', 'A', api], ['1-2-3-4.default.pod.cluster.local', 'A', /1\.2\.3\.4/]] },
+const clusters: readonly {
+  readonly name: string
+  readonly corefile: string
+  readonly files?: Readonly<Record<string, string>>
+  readonly compiled: boolean
+  readonly asks: readonly (readonly [name: string, type: string, answer: string | RegExp])[]
+}[] = [
+  {
+    name: 'our own',
+    corefile: defaultCorefile,
+    compiled: true,
+    asks: [
+      ['api.default.svc.cluster.local', 'A', api],
+      ['1-2-3-4.default.pod.cluster.local', 'A', /1\.2\.3\.4/],
+    ],
+  },
   {
     name: 'kubeadm',
     compiled: true,
@@ -95,12 +115,19 @@ const clusters: readonly { readonly name: string; readonly corefile: string; rea
     reload
     loadbalance
 }`,
-    asks: [['api.default.svc.cluster.local', 'A', api.replace('5 A', '30 A')], ['example.com', 'A', 'SERVFAIL']],
+    asks: [
+      ['api.default.svc.cluster.local', 'A', api.replace('5 A', '30 A')],
+      ['example.com', 'A', 'SERVFAIL'],
+    ],
   },
   {
     name: 'k3s',
     compiled: true,
-    files: { '/etc/coredns/NodeHosts': '192.168.1.5 server1\n192.168.1.6 agent1 agent1.lan\n', '/etc/coredns/custom/x.override': 'log {\n class error\n}\n'.replace(/log[^]*/, ''), '/etc/coredns/custom/y.server': 'corp.example:53 {\n errors\n forward . 10.1.2.3\n}\n' },
+    files: {
+      '/etc/coredns/NodeHosts': '192.168.1.5 server1\n192.168.1.6 agent1 agent1.lan\n',
+      '/etc/coredns/custom/x.override': 'log {\n class error\n}\n'.replace(/log[^]*/, ''),
+      '/etc/coredns/custom/y.server': 'corp.example:53 {\n errors\n forward . 10.1.2.3\n}\n',
+    },
     corefile: `.:53 {
     errors
     health
@@ -269,7 +296,9 @@ test('handlers change and refuse answers', async (t) => {
 })
 
 test('names that a hosts file or a rewrite touches have no compiled answer, all others do', (t) => {
-  const s = site(objects, { corefile: `.:53 {\n hosts {\n 10.0.0.5 api.default.svc.cluster.local new.default.svc.cluster.local\n fallthrough\n }\n rewrite name old.default.svc.cluster.local api.default.svc.cluster.local\n kubernetes cluster.local\n}` })
+  const s = site(objects, {
+    corefile: `.:53 {\n hosts {\n 10.0.0.5 api.default.svc.cluster.local new.default.svc.cluster.local\n fallthrough\n }\n rewrite name old.default.svc.cluster.local api.default.svc.cluster.local\n kubernetes cluster.local\n}`,
+  })
   const packer = Packer.of(s.server.sites, { bytes: 4_000_000 })!
   const resolver = packer.resolver()
   for (const [name, compiled] of [

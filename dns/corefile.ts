@@ -51,7 +51,7 @@ export function parseCorefile(text: string, file: string, sources: CorefileSourc
   const snippets = new Map<string, readonly Token[]>()
   const tokens = expand(scan(text, file, sources), sources, snippets, 0, true)
   const out: ServerBlock[] = []
-  for (let i = 0; i < tokens.length; ) {
+  for (let i = 0; i < tokens.length;) {
     const head = tokens[i]!
     const words: Token[] = []
     let braces = false
@@ -67,7 +67,14 @@ export function parseCorefile(text: string, file: string, sources: CorefileSourc
       words.push(t)
     }
     if (words.length === 0) throw new CorefileError(head, 'expected a zone before {')
-    const keys = words.flatMap((w) => w.text.split(',').filter((s) => s !== '').map((s) => serverKey(s, w, sources.port))).flat()
+    const keys = words
+      .flatMap((w) =>
+        w.text
+          .split(',')
+          .filter((s) => s !== '')
+          .map((s) => serverKey(s, w, sources.port)),
+      )
+      .flat()
     const body = braces ? lines(tokens, i, true) : lines(tokens, i, false)
     i = body.next
     out.push({ keys, lines: body.lines, file: head.file, line: head.line })
@@ -88,7 +95,7 @@ function scan(text: string, file: string, sources: CorefileSources): Token[] {
   const out: Token[] = []
   let line = 1
   let first = true
-  for (let i = 0; i < text.length; ) {
+  for (let i = 0; i < text.length;) {
     const c = text[i]!
     if (c === '\n') {
       line++
@@ -189,7 +196,12 @@ function lines(tokens: readonly Token[], from: number, braces: boolean): { reado
     if (t.text === '{' && !t.quoted) throw new CorefileError(t, 'unexpected {')
     const args: string[] = []
     i++
-    while (i < tokens.length && !tokens[i]!.first && !(tokens[i]!.text === '{' && !tokens[i]!.quoted && (tokens[i + 1] === undefined || tokens[i + 1]!.first || tokens[i + 1]!.text === '}')) && !(tokens[i]!.text === '}' && !tokens[i]!.quoted)) {
+    while (
+      i < tokens.length &&
+      !tokens[i]!.first &&
+      !(tokens[i]!.text === '{' && !tokens[i]!.quoted && (tokens[i + 1] === undefined || tokens[i + 1]!.first || tokens[i + 1]!.text === '}')) &&
+      !(tokens[i]!.text === '}' && !tokens[i]!.quoted)
+    ) {
       args.push(tokens[i]!.text)
       i++
     }

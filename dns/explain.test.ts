@@ -23,7 +23,10 @@ test('the names a Pod tries', (t) => {
   t.same(candidates('api.shop.svc.cluster.local', inShop), [...search.map((s) => `api.shop.svc.cluster.local.${s}`), 'api.shop.svc.cluster.local.'], 'four dots are fewer than five')
   t.same(candidates('a.b.c.d.e.f', inShop)[0], 'a.b.c.d.e.f.')
   t.same(candidates('api.', inShop), ['api.'])
-  t.match(settingsOf({ ...pod('shop/p'), spec: { containers: [], dnsPolicy: 'None', dnsConfig: { searches: ['x.org'], options: [{ name: 'ndots', value: '2' }] } } }, 'cluster.local'), { ndots: 2, search: ['x.org'] })
+  t.match(settingsOf({ ...pod('shop/p'), spec: { containers: [], dnsPolicy: 'None', dnsConfig: { searches: ['x.org'], options: [{ name: 'ndots', value: '2' }] } } }, 'cluster.local'), {
+    ndots: 2,
+    search: ['x.org'],
+  })
   t.match(settingsOf({ ...pod('shop/p'), spec: { containers: [], hostNetwork: true } }, 'cluster.local'), { ndots: 1, search: [] })
   t.end()
 })
@@ -63,7 +66,11 @@ test('what is said is what a query then gets', async (t) => {
     const said = await walk(name, ['A', 'AAAA', 'SRV'], inShop, s.server)
     for (const q of said.questions) {
       const m = (await s.message(q.name, q.type))!
-      t.same([q.rcode, q.answers], [rcodeName(m.rcode), m.answers.map((r) => ({ name: printName(r.name), ttl: r.ttl, type: typeName(r.type), data: printData(r.type, r.data) }))], `${q.name} ${q.type}`)
+      t.same(
+        [q.rcode, q.answers],
+        [rcodeName(m.rcode), m.answers.map((r) => ({ name: printName(r.name), ttl: r.ttl, type: typeName(r.type), data: printData(r.type, r.data) }))],
+        `${q.name} ${q.type}`,
+      )
     }
   }
 })

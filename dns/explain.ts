@@ -115,11 +115,17 @@ function whyMissing(handler: KubernetesHandler, name: Name): string {
   if (kind !== 'svc' && kind !== 'pod') return `below ${printName(apex)} there are only svc and pod, no ${kind ?? ''}`
   if (namespace !== undefined && !objects.namespace.has(namespace)) return `Namespace ${namespace} does not exist`
   if (namespace !== undefined && !handler.zone.settings.exposesNamespace(namespace)) return `Namespace ${namespace} is left out by the configuration`
-  if (kind === 'pod') return more.length > 0 ? 'nothing stands below a Pod' : handler.zone.settings.pods === 'disabled' ? 'Pods have no names (pods disabled)' : `${service} is no address of a Pod in Namespace ${namespace}`
+  if (kind === 'pod')
+    return more.length > 0
+      ? 'nothing stands below a Pod'
+      : handler.zone.settings.pods === 'disabled'
+        ? 'Pods have no names (pods disabled)'
+        : `${service} is no address of a Pod in Namespace ${namespace}`
   const key = `${namespace}/${service}`
   const found = objects.service.get(key)
   if (found === undefined) return `Namespace ${namespace} has no Service ${service}`
-  if (found.spec.type === 'ExternalName') return more.length > 0 ? 'nothing stands below a Service of type ExternalName' : `Service ${key} has the externalName ${found.spec.externalName ?? ''}, which is no domain name`
+  if (found.spec.type === 'ExternalName')
+    return more.length > 0 ? 'nothing stands below a Service of type ExternalName' : `Service ${key} has the externalName ${found.spec.externalName ?? ''}, which is no domain name`
   const headless = found.spec.clusterIP === 'None' || found.spec.clusterIPs?.[0] === 'None'
   const endpoints = handler.cluster.slicesOf(key).reduce((n, s) => n + s.endpoints.length, 0)
   if (headless && endpoints === 0) return `Service ${key} is headless and has no ready endpoint`
@@ -179,7 +185,18 @@ export const explain = define({
       const text = values.config === undefined ? defaultCorefile : readText(values.config)
       if (text === undefined) throw new UsageError(`cannot read ${values.config ?? ''}`)
       const blocks = parseCorefile(text, values.config ?? '(default)', { files: findFiles, environment: (n) => process.env[n], port: 53 })
-      const env = { log: silent, metrics: meters(new Metrics()), driver, resolvConf: values['resolv-conf'], cluster, wantPods: () => {}, read: readText, self: [], now: () => performance.now(), random: () => 0 }
+      const env = {
+        log: silent,
+        metrics: meters(new Metrics()),
+        driver,
+        resolvConf: values['resolv-conf'],
+        cluster,
+        wantPods: () => {},
+        read: readText,
+        self: [],
+        now: () => performance.now(),
+        random: () => 0,
+      }
       const configuration = configure(blocks, env, [''])
       await readInto(cluster, 'namespace', namespaces, reduceNamespace)
       await readInto(cluster, 'service', services, reduceService)
@@ -190,8 +207,17 @@ export const explain = define({
       const zone = cluster.zones[0]?.settings.zones[0]
       let settings: ResolverSettings = { ndots: 1, search: [] }
       if (from !== undefined && zone !== undefined) settings = settingsOf(await client.get(pods, from[2]!, from[1]!, { signal: context.signal }), printName(zone).slice(0, -1))
-      const server = new Server(configuration.listeners.flatMap((l) => l.sites), silent)
-      const said = await walk(name, values.type.map((t) => typeName(typeNumber(t)!)), settings, server, values.from)
+      const server = new Server(
+        configuration.listeners.flatMap((l) => l.sites),
+        silent,
+      )
+      const said = await walk(
+        name,
+        values.type.map((t) => typeName(typeNumber(t)!)),
+        settings,
+        server,
+        values.from,
+      )
       context.out(values.output === 'json' ? `${JSON.stringify(said, null, 2)}\n` : printExplanation(said))
       configuration.close()
       return said.found === undefined ? 1 : 0

@@ -14,10 +14,15 @@ async function forwarding(behaviours: readonly Behaviour[], options: Partial<For
   const driver = openNode()
   const servers = await Promise.all(behaviours.map((b) => upstream(b)))
   const told: string[] = []
-  const forwarder = new Forwarder(driver, { ...forwardDefaults, tryTimeout: 150, timeout: 700, healthCheck: 100, upstreams: servers.map((s) => ({ host: '127.0.0.1', port: s.port })), ...options }, silent, {
-    health: (to, healthy) => told.push(`${servers.findIndex((s) => to.endsWith(`:${s.port}`))} ${healthy}`),
-    rejected: () => told.push('rejected'),
-  })
+  const forwarder = new Forwarder(
+    driver,
+    { ...forwardDefaults, tryTimeout: 150, timeout: 700, healthCheck: 100, upstreams: servers.map((s) => ({ host: '127.0.0.1', port: s.port })), ...options },
+    silent,
+    {
+      health: (to, healthy) => told.push(`${servers.findIndex((s) => to.endsWith(`:${s.port}`))} ${healthy}`),
+      rejected: () => told.push('rejected'),
+    },
+  )
   return {
     forwarder,
     servers,
@@ -123,16 +128,23 @@ test('what was cut is asked for over TCP; without TCP the cut answer is passed o
 })
 
 test('force_tcp: many questions on one connection, answered in any order', async (t) => {
-  const f = await forwarding([async (m) => {
-    await new Promise((r) => setTimeout(r, m.questions[0]!.name.startsWith('\x01a') ? 80 : 0))
-    return { answers: [{ ...a('x', '10.0.0.1'), name: m.questions[0]!.name }] }
-  }], { forceTcp: true })
+  const f = await forwarding(
+    [
+      async (m) => {
+        await new Promise((r) => setTimeout(r, m.questions[0]!.name.startsWith('\x01a') ? 80 : 0))
+        return { answers: [{ ...a('x', '10.0.0.1'), name: m.questions[0]!.name }] }
+      },
+    ],
+    { forceTcp: true },
+  )
   t.teardown(() => f.close())
   const order: string[] = []
-  await Promise.all(['a.test', 'b.test', 'c.test'].map(async (name) => {
-    t.match(printAnswer(await f.forwarder.ask(asked(name))), name)
-    order.push(name)
-  }))
+  await Promise.all(
+    ['a.test', 'b.test', 'c.test'].map(async (name) => {
+      t.match(printAnswer(await f.forwarder.ask(asked(name))), name)
+      order.push(name)
+    }),
+  )
   t.equal(order.at(-1), 'a.test')
   t.equal(new Set(f.servers[0]!.asked.map((q) => q.port)).size, 1)
   t.ok(f.servers[0]!.asked.every((q) => q.protocol === 'tcp'))
@@ -141,10 +153,15 @@ test('force_tcp: many questions on one connection, answered in any order', async
 test('equal questions are asked once, and no more than allowed wait', async (t) => {
   let release = (): void => {}
   const held = new Promise<void>((r) => (release = r))
-  const f = await forwarding([async (m) => {
-    await held
-    return { answers: [{ ...a('x', '10.0.0.1'), name: m.questions[0]!.name }] }
-  }], { maxConcurrent: 2, tryTimeout: 2000, timeout: 3000 })
+  const f = await forwarding(
+    [
+      async (m) => {
+        await held
+        return { answers: [{ ...a('x', '10.0.0.1'), name: m.questions[0]!.name }] }
+      },
+    ],
+    { maxConcurrent: 2, tryTimeout: 2000, timeout: 3000 },
+  )
   t.teardown(() => f.close())
   const same = [f.forwarder.ask(asked('a.test')), f.forwarder.ask(asked('a.test')), f.forwarder.ask(asked('a.test', 28))]
   t.equal(printAnswer(await f.forwarder.ask(asked('b.test'))), 'REFUSED')

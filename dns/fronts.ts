@@ -95,7 +95,9 @@ export class Fronts {
       }
       front.udp.current = resolver()
       front.tcp.current = resolver()
-      const folds = [front.udp, front.tcp].map((fast, i) => (fast.current === undefined ? undefined : foldCounters(this.#meters, front.label, plan.sites, i === 0 ? 'udp' : 'tcp', fast.current.counters)))
+      const folds = [front.udp, front.tcp].map((fast, i) =>
+        fast.current === undefined ? undefined : foldCounters(this.#meters, front.label, plan.sites, i === 0 ? 'udp' : 'tcp', fast.current.counters),
+      )
       front.fold = () => folds.forEach((f) => f?.())
     }
     this.#packers = [...packers.values()].filter((p) => p !== undefined)

@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { test, type Test } from 'tap'
 import { FakeApi } from '../kube/testing/api.ts'
 import { namespace, node, service, slice } from '../kube/testing/builders.ts'
+import { impatient, wrongs } from '../kube/testing/wrongs.ts'
 import { endpointslices } from '../kube/resources.ts'
 import type { EndpointSlice, KubeObject } from '../kube/objects.ts'
 import { silent } from '../lib/log.ts'
@@ -43,7 +44,9 @@ async function freePort(): Promise<number> {
 
 async function start(t: Test, kubeconfig: string, more: readonly string[] = []): Promise<Running> {
   const [port, status] = [await freePort(), await freePort()]
-  const child = spawn(launcher, ['dns', '--kubeconfig', kubeconfig, '--listen', `127.0.0.1:${port}`, '--status', `127.0.0.1:${status}`, '--resolv-conf', '/dev/null', '--sockets', 'node', ...more], { stdio: ['ignore', 'inherit', 'pipe'] })
+  const child = spawn(launcher, ['dns', '--kubeconfig', kubeconfig, '--listen', `127.0.0.1:${port}`, '--status', `127.0.0.1:${status}`, '--resolv-conf', '/dev/null', '--sockets', 'node', ...more], {
+    stdio: ['ignore', 'inherit', 'pipe'],
+  })
   const lines: string[] = []
   let rest = ''
   child.stderr!.on('data', (b: Buffer) => {
@@ -143,7 +146,8 @@ test('a server from its first line to its last', async (t) => {
   await until((now) => now?.endpoints[0]?.conditions?.ready === true)
 
   const metrics = (await s.get('/metrics')).body
-  for (const line of [/coredns_dns_requests_total\{.*type="A"\} \d/, /coredns_dns_responses_total\{.*rcode="NXDOMAIN",plugin="kubernetes"\} [1-9]/, /switchyard_dns_table_stale 0/]) t.match(metrics, line)
+  for (const line of [/coredns_dns_requests_total\{.*type="A"\} \d/, /coredns_dns_responses_total\{.*rcode="NXDOMAIN",plugin="kubernetes"\} [1-9]/, /switchyard_dns_table_stale 0/])
+    t.match(metrics, line)
 
   const end = await s.end()
   t.equal(end.code, 0)
@@ -180,30 +184,22 @@ test('whatever the API server does, names come right again', async (t) => {
   t.teardown(() => fake.close())
   fake.putAll(objects)
   fake.misbehave({ trouble: { code: 500 }, times: 3 })
+  fake.patience = impatient
   const s = await start(t, fake.kubeconfig())
   t.match(await s.ask('nobody.shop.svc.cluster.local'), /SERVFAIL|NXDOMAIN/, 'before everything was read: no denial')
   t.equal(await s.becomes(ready, 'api.shop.svc.cluster.local'), ready, 'after errors at the start')
   let n = 40
-  for (const [what, trouble] of [
-    ['watches end', () => fake.endWatches()],
-    ['watches are reset', () => fake.resetWatches()],
-    ['watches expire (410)', () => fake.expireWatches()],
-    ['connections are reset and old revisions forgotten', () => {
-      fake.compact()
-      fake.resetConnections()
-    }],
-    ['watches answer 429', () => {
-      fake.misbehave({ trouble: { code: 429, retryAfter: 0 }, verbs: ['watch'], times: 3 })
-      fake.endWatches()
-    }],
-  ] as const) {
-    trouble()
+  for (const wrong of wrongs) {
+    const what = wrong.name
+    wrong.begin(fake)
     n++
     fake.remove(service(`shop/n${n - 1}`))
     fake.put(service(`shop/n${n}`, { clusterIP: `10.96.8.${n}` }))
+    wrong.meanwhile?.(fake)
     t.match(await s.becomes(new RegExp(`10\\.96\\.8\\.${n}`), `n${n}.shop.svc.cluster.local`), new RegExp(`10\\.96\\.8\\.${n}`), what)
     t.equal(await s.becomes('NXDOMAIN', `n${n - 1}.shop.svc.cluster.local`), 'NXDOMAIN', `${what}: what was deleted meanwhile is gone`)
     t.equal(await s.ask('api.shop.svc.cluster.local'), ready, `${what}: and the rest is answered all the time`)
+    fake.behave()
   }
   t.equal((await s.end()).code, 0)
 })
@@ -255,7 +251,10 @@ test('a new Corefile is taken without a lost question, a bad one is not', async 
   writeFileSync(path, `${corefile(99)}nonsense {\n what\n}\n`)
   const late = performance.now() + 3000
   while (!s.lines.some((l) => l.includes('what: no such directive')) && performance.now() < late) await new Promise((r) => setTimeout(r, 20))
-  t.ok(s.lines.some((l) => l.includes(`${path}:11: what: no such directive`)), 'said with its line')
+  t.ok(
+    s.lines.some((l) => l.includes(`${path}:11: what: no such directive`)),
+    'said with its line',
+  )
   t.match(await s.ask('api.shop.svc.cluster.local'), / 77 A /)
   asking = false
   await load

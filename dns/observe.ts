@@ -8,7 +8,28 @@ const durations = [0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.
 const sizes = [0, 100, 200, 300, 400, 511, 1023, 2047, 4095, 8291, 16_000, 32_000, 48_000, 64_000]
 
 /** Types that have a label of their own in the metrics; the others are `other`, so that a flood of odd ones makes no flood of series. */
-const counted = new Set<number>([Type.A, Type.AAAA, Type.MX, Type.SOA, Type.CNAME, Type.PTR, Type.TXT, Type.NS, Type.SRV, Type.DS, Type.DNSKEY, Type.RRSIG, Type.NSEC, Type.NSEC3, Type.HTTPS, Type.SVCB, Type.ANY, Type.IXFR, Type.AXFR, Type.NAPTR])
+const counted = new Set<number>([
+  Type.A,
+  Type.AAAA,
+  Type.MX,
+  Type.SOA,
+  Type.CNAME,
+  Type.PTR,
+  Type.TXT,
+  Type.NS,
+  Type.SRV,
+  Type.DS,
+  Type.DNSKEY,
+  Type.RRSIG,
+  Type.NSEC,
+  Type.NSEC3,
+  Type.HTTPS,
+  Type.SVCB,
+  Type.ANY,
+  Type.IXFR,
+  Type.AXFR,
+  Type.NAPTR,
+])
 
 export const typeLabel = (type: number): string => (counted.has(type) ? typeName(type) : 'other')
 

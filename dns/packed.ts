@@ -280,7 +280,7 @@ export class PackedTable {
     }
     const at = this.#free.get(best)!.pop()!
     // What is left over may be of no standard size: it is cut into pieces that are.
-    for (let rest = at + words, left = best - words; left > 0; ) {
+    for (let rest = at + words, left = best - words; left > 0;) {
       const piece = left <= 32 ? left : 32
       const list = this.#free.get(piece)
       if (list === undefined) this.#free.set(piece, [rest])
@@ -347,4 +347,3 @@ function hashWords(words: Int32Array, seed: number): number {
   }
   return h
 }
-

@@ -22,10 +22,46 @@ const objects: readonly KubeObject[] = [
 
 const types = ['A', 'AAAA', 'SRV', 'PTR', 'CNAME', 'SOA', 'NS', 'TXT', 'ANY', 'HTTPS', 'TYPE4711']
 const names = [
-  'api.shop.svc.cluster.local', '_http._tcp.api.shop.svc.cluster.local', '_tcp.api.shop.svc.cluster.local', '10-244-1-1.api.shop.svc.cluster.local', 'db.shop.svc.cluster.local', '_pg._tcp.db.shop.svc.cluster.local', 'db-0.db.shop.svc.cluster.local',
-  'big.shop.svc.cluster.local', '_x._tcp.big.shop.svc.cluster.local', 'ext.shop.svc.cluster.local', 'x.ext.shop.svc.cluster.local', 'nobody.shop.svc.cluster.local', 'api.nowhere.svc.cluster.local', 'www.example.com.shop.svc.cluster.local', 'www.example.com.svc.cluster.local', 'www.example.com.cluster.local',
-  'example.com', 'shop.svc.cluster.local', 'svc.cluster.local', 'pod.cluster.local', 'shop.pod.cluster.local', '1-2-3-4.shop.pod.cluster.local', '1-2-3-4.nowhere.pod.cluster.local', 'cluster.local', 'dns.cluster.local', 'ns.dns.cluster.local', 'x.dns.cluster.local', 'x.hostmaster.cluster.local',
-  'dns-version.cluster.local', 'xcluster.local', 'local', '.', '20.8.96.10.in-addr.arpa', '5.1.244.10.in-addr.arpa', '8.8.8.8.in-addr.arpa', '1.244.10.in-addr.arpa', 'in-addr.arpa', 'api\\.shop.svc.cluster.local', 'a\\000b.shop.svc.cluster.local', `${'x'.repeat(63)}.${'y'.repeat(63)}.svc.cluster.local`,
+  'api.shop.svc.cluster.local',
+  '_http._tcp.api.shop.svc.cluster.local',
+  '_tcp.api.shop.svc.cluster.local',
+  '10-244-1-1.api.shop.svc.cluster.local',
+  'db.shop.svc.cluster.local',
+  '_pg._tcp.db.shop.svc.cluster.local',
+  'db-0.db.shop.svc.cluster.local',
+  'big.shop.svc.cluster.local',
+  '_x._tcp.big.shop.svc.cluster.local',
+  'ext.shop.svc.cluster.local',
+  'x.ext.shop.svc.cluster.local',
+  'nobody.shop.svc.cluster.local',
+  'api.nowhere.svc.cluster.local',
+  'www.example.com.shop.svc.cluster.local',
+  'www.example.com.svc.cluster.local',
+  'www.example.com.cluster.local',
+  'example.com',
+  'shop.svc.cluster.local',
+  'svc.cluster.local',
+  'pod.cluster.local',
+  'shop.pod.cluster.local',
+  '1-2-3-4.shop.pod.cluster.local',
+  '1-2-3-4.nowhere.pod.cluster.local',
+  'cluster.local',
+  'dns.cluster.local',
+  'ns.dns.cluster.local',
+  'x.dns.cluster.local',
+  'x.hostmaster.cluster.local',
+  'dns-version.cluster.local',
+  'xcluster.local',
+  'local',
+  '.',
+  '20.8.96.10.in-addr.arpa',
+  '5.1.244.10.in-addr.arpa',
+  '8.8.8.8.in-addr.arpa',
+  '1.244.10.in-addr.arpa',
+  'in-addr.arpa',
+  'api\\.shop.svc.cluster.local',
+  'a\\000b.shop.svc.cluster.local',
+  `${'x'.repeat(63)}.${'y'.repeat(63)}.svc.cluster.local`,
 ]
 
 const kubernetes = (options = 'pods insecure\n fallthrough in-addr.arpa ip6.arpa'): string => `.:53 {\n errors\n kubernetes cluster.local in-addr.arpa ip6.arpa {\n ${options}\n }\n}`
@@ -48,7 +84,16 @@ interface How {
 function question(name: string, type: string, how: How): Buffer {
   const b = Buffer.alloc(600)
   const spelled = how.capitals === true ? (nameOf(name).replaceAll(/[a-z]/g, (c, i: number) => (i % 2 === 0 ? c.toUpperCase() : c)) as Name) : nameOf(name)
-  const end = encode({ id: 0xabcd, flags: Flag.RD, rcode: 0, question: { name: spelled, type: typeNumber(type)!, class: 1 }, edns: how.size === undefined ? undefined : { size: how.size, dnssec: how.dnssec === true } }, b)
+  const end = encode(
+    {
+      id: 0xabcd,
+      flags: Flag.RD,
+      rcode: 0,
+      question: { name: spelled, type: typeNumber(type)!, class: 1 },
+      edns: how.size === undefined ? undefined : { size: how.size, dnssec: how.dnssec === true },
+    },
+    b,
+  )
   return Buffer.from(b.subarray(0, end))
 }
 
@@ -124,7 +169,13 @@ test('compiled answers follow the objects, whatever the order', async (t) => {
   const fast = fastOf(s)
   let seed = 99
   const random = (n: number): number => ((seed = (Math.imul(seed, 1_103_515_245) + 12_345) >>> 0) >>> 8) % n
-  const variants = [...objects, service('shop/api', { clusterIP: '10.96.8.21', ports: ['web:81'] }), slice('shop/db', ['10.244.1.6 hostname=db-0'], ['pg:9']), service('shop/ext', { clusterIP: '10.96.8.22' }), slice('shop/big', many.slice(50))]
+  const variants = [
+    ...objects,
+    service('shop/api', { clusterIP: '10.96.8.21', ports: ['web:81'] }),
+    slice('shop/db', ['10.244.1.6 hostname=db-0'], ['pg:9']),
+    service('shop/ext', { clusterIP: '10.96.8.22' }),
+    slice('shop/big', many.slice(50)),
+  ]
   for (let round = 0; round < 40; round++) {
     const object = variants[random(variants.length)]!
     if (random(3) === 0) s.remove(object)

@@ -12,7 +12,11 @@ const balanced = service('shop/front', { type: 'LoadBalancer', clusterIP: '10.96
 const db = service('shop/db', { clusterIP: 'None', ports: ['pg:5432'] })
 const dbSlice = slice('shop/db', ['10.244.1.5 hostname=db-0', '10.244.2.7 hostname=db-1', '10.244.2.8 notready hostname=db-2', '10.244.2.9 terminating hostname=db-3'], ['pg:15432'])
 const bare = service('shop/bare', { clusterIP: 'None', ports: [80] })
-const bareSlices = [slice('shop/bare', ['10.244.3.7', '10.244.3.8'], [80]), slice('shop/bare', ['10.244.3.7'], [80], { suffix: 'again' }), slice('shop/bare', ['fd00:244::7', 'fd00:244:1::'], [80], { suffix: 'six' })]
+const bareSlices = [
+  slice('shop/bare', ['10.244.3.7', '10.244.3.8'], [80]),
+  slice('shop/bare', ['10.244.3.7'], [80], { suffix: 'again' }),
+  slice('shop/bare', ['fd00:244::7', 'fd00:244:1::'], [80], { suffix: 'six' }),
+]
 const empty = service('shop/empty', { clusterIP: 'None', ports: ['http:80'] })
 const portless = service('shop/portless', { clusterIP: 'None', ports: [] })
 const portlessSlice = slice('shop/portless', ['10.244.3.9'], [])
@@ -111,7 +115,12 @@ const rows: readonly (readonly [what: string, name: string, type: string, answer
   ['an endpoint of a cluster IP Service backwards', '2.1.244.10.in-addr.arpa', 'PTR', `NOERROR aa\n2.1.244.10.in-addr.arpa. 5 PTR 10-244-1-2.${shopName('api')}.`],
   ['an external name in the zone', shopName('in'), 'A', `NOERROR aa\n${shopName('in')}. 5 CNAME ${shopName('api')}.\n${shopName('api')}. 5 A 10.96.8.20`],
   ['an external name with a dot at its end', shopName('dotted'), 'A', `NOERROR aa\n${shopName('dotted')}. 5 CNAME ${shopName('api')}.\n${shopName('api')}. 5 A 10.96.8.20`],
-  ['an external name of an external name', shopName('twice'), 'A', `NOERROR aa\n${shopName('twice')}. 5 CNAME ${shopName('in')}.\n${shopName('in')}. 5 CNAME ${shopName('api')}.\n${shopName('api')}. 5 A 10.96.8.20`],
+  [
+    'an external name of an external name',
+    shopName('twice'),
+    'A',
+    `NOERROR aa\n${shopName('twice')}. 5 CNAME ${shopName('in')}.\n${shopName('in')}. 5 CNAME ${shopName('api')}.\n${shopName('api')}. 5 A 10.96.8.20`,
+  ],
   ['an external name, only the alias', shopName('in'), 'CNAME', `NOERROR aa\n${shopName('in')}. 5 CNAME ${shopName('api')}.`],
   ['an external name, a type its target has not', shopName('in'), 'AAAA', `NOERROR aa\n${shopName('in')}. 5 CNAME ${shopName('api')}.\nauthority soa cluster.local. 5`],
   ['an external name that leads nowhere', shopName('dangling'), 'A', `NXDOMAIN aa\n${shopName('dangling')}. 5 CNAME ${shopName('nobody')}.\nauthority soa cluster.local. 5`],
@@ -205,7 +214,14 @@ test('until everything was read, what is missing is not denied', async (t) => {
 })
 
 test('endpoints that are published although not ready, and those that do not say', async (t) => {
-  const s = site([shop, db, slice('shop/db', [{ addresses: ['10.244.1.5'], hostname: 'db-0' }, { addresses: ['10.244.1.6'], conditions: { ready: true, serving: false }, hostname: 'db-1' }])])
+  const s = site([
+    shop,
+    db,
+    slice('shop/db', [
+      { addresses: ['10.244.1.5'], hostname: 'db-0' },
+      { addresses: ['10.244.1.6'], conditions: { ready: true, serving: false }, hostname: 'db-1' },
+    ]),
+  ])
   t.equal(await s.ask(shopName('db'), 'A'), a(shopName('db'), '10.244.1.5', '10.244.1.6'))
 })
 
@@ -227,7 +243,12 @@ test('a slice that belongs to no Service changes nothing', async (t) => {
 const corefile = (options: string): string => `.:53 {\n kubernetes cluster.local in-addr.arpa ip6.arpa {\n ${options}\n }\n}`
 
 test('options of the kubernetes block', async (t) => {
-  const labelled = [namespace('shop', { metadata: { labels: { team: 'a' } } }), namespace('other', { metadata: { labels: { team: 'b' } } }), api, service('other/web', { clusterIP: '10.96.9.1' }, { metadata: { labels: { tier: 'web' } } })]
+  const labelled = [
+    namespace('shop', { metadata: { labels: { team: 'a' } } }),
+    namespace('other', { metadata: { labels: { team: 'b' } } }),
+    api,
+    service('other/web', { clusterIP: '10.96.9.1' }, { metadata: { labels: { tier: 'web' } } }),
+  ]
   const web = 'web.other.svc.cluster.local'
   const cases: readonly (readonly [options: string, name: string, type: string, answer: string])[] = [
     ['ttl 30', shopName('api'), 'A', `NOERROR aa\n${shopName('api')}. 30 A 10.96.8.20`],
@@ -259,7 +280,9 @@ test('a Namespace whose labels change hides and shows what is in it', async (t) 
 })
 
 test('pods verified: every address of a Pod of that Namespace, and no other', async (t) => {
-  const s = site([shop, namespace('other'), pod('shop/p', { ips: ['10.244.5.9', 'fd00:244::9'] }), pod('shop/done', { ip: '10.244.5.10', phase: 'Succeeded' })], { corefile: corefile('pods verified') })
+  const s = site([shop, namespace('other'), pod('shop/p', { ips: ['10.244.5.9', 'fd00:244::9'] }), pod('shop/done', { ip: '10.244.5.10', phase: 'Succeeded' })], {
+    corefile: corefile('pods verified'),
+  })
   t.equal(await s.ask('10-244-5-9.shop.pod.cluster.local', 'A'), a('10-244-5-9.shop.pod.cluster.local', '10.244.5.9'))
   t.equal(await s.ask('fd00-244--9.shop.pod.cluster.local', 'AAAA'), 'NOERROR aa\nfd00-244--9.shop.pod.cluster.local. 5 AAAA fd00:244::9')
   t.equal(await s.ask('10-244-5-9.other.pod.cluster.local', 'A'), nxdomain, 'of another Namespace')
@@ -303,7 +326,10 @@ test('a name is denied exactly when nothing speaks of it or of a name below it',
       const name = [...labels, ...(random(2) === 0 ? ['shop', 'svc'] : []), 'cluster', 'local'].join('.')
       if (/\d-\d.*pod\.cluster/.test(name)) continue
       const type = ['A', 'AAAA', 'SRV', 'TXT', 'HTTPS'][random(5)]!
-      const wire = `${name.split('.').map((l) => String.fromCharCode(l.length) + l).join('')}\0`
+      const wire = `${name
+        .split('.')
+        .map((l) => String.fromCharCode(l.length) + l)
+        .join('')}\0`
       const m = (await s.message(name, type))!
       const alias = m.answers[0]?.type === 5
       if (!alias) t.equal(m.rcode, existing.has(wire) ? 0 : 3, `${name} ${type}`)

@@ -26,7 +26,15 @@ export function reduceSlice(s: EndpointSlice): EndpointSlice {
     metadata: { name, ...(namespace === undefined ? {} : { namespace }), ...(service === undefined ? {} : { labels: { [serviceNameLabel]: service } }) },
     addressType: s.addressType,
     endpoints: (s.endpoints ?? []).filter((e) => e.conditions?.ready !== false).map(reduceEndpoint),
-    ...(s.ports === undefined || s.ports === null ? {} : { ports: s.ports.map((p) => ({ ...(p.name === undefined ? {} : { name: p.name }), ...(p.protocol === undefined ? {} : { protocol: p.protocol }), ...(p.port === undefined ? {} : { port: p.port }) })) }),
+    ...(s.ports === undefined || s.ports === null
+      ? {}
+      : {
+          ports: s.ports.map((p) => ({
+            ...(p.name === undefined ? {} : { name: p.name }),
+            ...(p.protocol === undefined ? {} : { protocol: p.protocol }),
+            ...(p.port === undefined ? {} : { port: p.port }),
+          })),
+        }),
   }
 }
 

@@ -55,7 +55,11 @@ export function register(options: RegistrationOptions): Registration {
     } else if (!same(have, wanted)) {
       const labels = { ...have.metadata.labels, ...wanted.metadata.labels }
       const owners = wanted.metadata.ownerReferences
-      await client.update(endpointslices, { ...have, metadata: { ...have.metadata, labels, ...(owners === undefined ? {} : { ownerReferences: owners }) }, endpoints: wanted.endpoints, ports: wanted.ports! }, { signal: abort })
+      await client.update(
+        endpointslices,
+        { ...have, metadata: { ...have.metadata, labels, ...(owners === undefined ? {} : { ownerReferences: owners }) }, endpoints: wanted.endpoints, ports: wanted.ports! },
+        { signal: abort },
+      )
     }
     if (written !== ready) log.debug('endpoint slice written', { slice: name, ready, address })
     written = ready

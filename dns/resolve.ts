@@ -94,7 +94,7 @@ export class Resolver {
     } else {
       if (end + 11 > to || b[end] !== 0 || b[end + 1] !== 0 || b[end + 2] !== 41 || b[end + 5] !== 0 || b[end + 6] !== 0) return -1
       if (end + 11 + ((b[end + 9]! << 8) | b[end + 10]!) !== to) return -1
-      for (let o = end + 11; o < to; ) {
+      for (let o = end + 11; o < to;) {
         if (o + 4 > to) return -1
         o += 4 + ((b[o + 2]! << 8) | b[o + 3]!)
         if (o > to) return -1
@@ -116,7 +116,7 @@ export class Resolver {
       let x = b[q]! | (b[q + 1]! << 8) | (b[q + 2]! << 16) | (b[q + 3]! << 24)
       if (i === words - 1 && (octets & 3) !== 0) x &= (1 << ((octets & 3) << 3)) - 1
       const t = x & 0x7f7f7f7f
-      x |= ((~x & 0x80808080) & ((t + 0x3f3f3f3f) ^ (t + 0x25252525))) >>> 2
+      x |= (~x & 0x80808080 & ((t + 0x3f3f3f3f) ^ (t + 0x25252525))) >>> 2
       key[i] = x
       h = Math.imul(h ^ x, 0x9e3779b1)
       h ^= h >>> 15

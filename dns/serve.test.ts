@@ -38,7 +38,11 @@ const server = new Server([{ zone: root, text: '.', bufsize: 1232, handlers: [ne
 
 const drivers: Readonly<Record<string, () => Promise<Driver | string>>> = { node: async () => openNode(), epoll: openEpoll }
 
-async function serving(fast: boolean, limits: Partial<StreamLimits> = {}, open: () => Promise<Driver | string> = drivers['node']!): Promise<{ readonly driver: Driver; readonly port: number; readonly streams: { readonly connections: number; drain(): void }; close(): Promise<void> }> {
+async function serving(
+  fast: boolean,
+  limits: Partial<StreamLimits> = {},
+  open: () => Promise<Driver | string> = drivers['node']!,
+): Promise<{ readonly driver: Driver; readonly port: number; readonly streams: { readonly connections: number; drain(): void }; close(): Promise<void> }> {
   const driver = (await open()) as Driver
   const packer = fast ? Packer.of(cluster.server.sites, { bytes: 8 * 1024 * 1024 }) : undefined
   // The port that is free for one transport may be taken for the other.
@@ -68,7 +72,9 @@ async function serving(fast: boolean, limits: Partial<StreamLimits> = {}, open: 
 
 function question(id: number, name: string, type = 'A', size?: number): Buffer {
   const b = Buffer.alloc(600)
-  return Buffer.from(b.subarray(0, encode({ id, flags: Flag.RD, rcode: 0, question: { name: nameOf(name), type: typeNumber(type)!, class: 1 }, edns: size === undefined ? undefined : { size, dnssec: false } }, b)))
+  return Buffer.from(
+    b.subarray(0, encode({ id, flags: Flag.RD, rcode: 0, question: { name: nameOf(name), type: typeNumber(type)!, class: 1 }, edns: size === undefined ? undefined : { size, dnssec: false } }, b)),
+  )
 }
 
 /** Sends datagrams and gathers what comes back within `ms`, or until `n` came. */
@@ -182,7 +188,11 @@ for (const [fast, name] of [
     const began = performance.now()
     c.socket.write(Buffer.concat([framed(question(1, 'slow250.test')), framed(question(2, 'api.shop.svc.cluster.local')), framed(question(3, 'slow50.test')), framed(question(4, 'drop.test'))]))
     await c.until(3)
-    t.same(c.got.map((b) => decode(b).id), [2, 3, 1], 'each answer as soon as it is there')
+    t.same(
+      c.got.map((b) => decode(b).id),
+      [2, 3, 1],
+      'each answer as soon as it is there',
+    )
     t.ok(performance.now() - began < 600)
     t.equal(decode(c.got[0]!).answers.length, 1)
     c.socket.end()

@@ -34,7 +34,12 @@ export interface Serving {
 }
 
 /** Answers datagrams at an address. */
-export async function serveDatagrams(driver: Driver, at: Address, server: Server, how: { readonly reusePort?: boolean; readonly fast?: FastPath | undefined; readonly failed?: (error: Error) => void } = {}): Promise<Serving> {
+export async function serveDatagrams(
+  driver: Driver,
+  at: Address,
+  server: Server,
+  how: { readonly reusePort?: boolean; readonly fast?: FastPath | undefined; readonly failed?: (error: Error) => void } = {},
+): Promise<Serving> {
   let drained = false
   let closed = false
   const { fast } = how
@@ -88,7 +93,11 @@ export async function serveStreams(
   const limits = { ...streamDefaults, ...how.limits }
   const all = new Set<Stream>()
   const accept = (): Protocol => new Stream(driver, server, limits, how.tls !== undefined, all, how.fast)
-  const listening: Listening = await driver.listen(at, accept, { ...(how.tls === undefined ? {} : { tls: how.tls }), ...(how.failed === undefined ? {} : { failed: how.failed }), ...(how.reusePort === true ? { reusePort: true } : {}) })
+  const listening: Listening = await driver.listen(at, accept, {
+    ...(how.tls === undefined ? {} : { tls: how.tls }),
+    ...(how.failed === undefined ? {} : { failed: how.failed }),
+    ...(how.reusePort === true ? { reusePort: true } : {}),
+  })
   const stop = driver.every(Math.max(20, Math.min(1000, limits.idle / 4, limits.message / 4)), () => {
     const { now } = driver
     for (const stream of all) stream.sweep(now)

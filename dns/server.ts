@@ -135,7 +135,19 @@ export class Server {
   /** A question of our own. */
   ask(name: Name, type: number): Promise<Answer> {
     const here = { host: '127.0.0.1', port: 0 }
-    const query: Query = { question: { name, type, class: Class.IN }, name, type, client: here, local: here, protocol: 'udp', edns: undefined, recursionDesired: true, checkingDisabled: false, chain: [], lookup: (n, t, c) => this.#lookup(query, n, t, c) }
+    const query: Query = {
+      question: { name, type, class: Class.IN },
+      name,
+      type,
+      client: here,
+      local: here,
+      protocol: 'udp',
+      edns: undefined,
+      recursionDesired: true,
+      checkingDisabled: false,
+      chain: [],
+      lookup: (n, t, c) => this.#lookup(query, n, t, c),
+    }
     return this.answer(query)
   }
 

@@ -17,7 +17,11 @@ export interface Sources {
 }
 
 /** Mirrors what has names into `cluster`, until the signal fires. `seen` is told of every change. */
-export function mirrorInto(cluster: Cluster, client: Client, options: { readonly log: Log; readonly signal: AbortSignal; readonly pods: boolean; readonly seen?: (kind: Kind, key: string) => void }): Sources {
+export function mirrorInto(
+  cluster: Cluster,
+  client: Client,
+  options: { readonly log: Log; readonly signal: AbortSignal; readonly pods: boolean; readonly seen?: (kind: Kind, key: string) => void },
+): Sources {
   const { log, signal } = options
   const mirrors: Mirror<KubeObject>[] = []
   let synced = false

@@ -97,7 +97,8 @@ export function unknown(directive: Line, line: Line): never {
 /** A whole number in a range, or an error that names the line. */
 export function wholeNumber(text: string | undefined, at: Line, what: string, least = 0, most = 2 ** 31 - 1): number {
   const n = Number(text)
-  if (text === undefined || !/^\d+$/.test(text) || n < least || n > most) throw new CorefileError(at, `${what}: expected a number from ${least} to ${most}, got ${text === undefined ? 'nothing' : `"${text}"`}`)
+  if (text === undefined || !/^\d+$/.test(text) || n < least || n > most)
+    throw new CorefileError(at, `${what}: expected a number from ${least} to ${most}, got ${text === undefined ? 'nothing' : `"${text}"`}`)
   return n
 }
 

@@ -62,7 +62,17 @@ const corefile = `.:53 {
 }`
 
 /** A server over `objects`, complete, with the random numbers of `random` (default: none at all). */
-export function site(objects: readonly KubeObject[], options: { readonly corefile?: string; readonly random?: () => number; readonly files?: Readonly<Record<string, string>>; readonly env?: Partial<Environment>; readonly now?: () => number; readonly complete?: boolean } = {}): TestSite {
+export function site(
+  objects: readonly KubeObject[],
+  options: {
+    readonly corefile?: string
+    readonly random?: () => number
+    readonly files?: Readonly<Record<string, string>>
+    readonly env?: Partial<Environment>
+    readonly now?: () => number
+    readonly complete?: boolean
+  } = {},
+): TestSite {
   const cluster = new Cluster({ self: ['10.96.0.10'], soon: () => {}, now: options.now ?? (() => 1_700_000_000) })
   const env: Environment = {
     log: silent,
@@ -78,12 +88,18 @@ export function site(objects: readonly KubeObject[], options: { readonly corefil
     ...options.env,
   }
   const blocks = parseCorefile(options.corefile ?? corefile, 'Corefile', {
-    files: (pattern) => Object.entries(options.files ?? {}).filter(([path]) => path === pattern || (pattern.includes('*') && path.startsWith(pattern.slice(0, pattern.indexOf('*'))) && path.endsWith(pattern.slice(pattern.lastIndexOf('*') + 1)))).map(([path, text]) => ({ path, text })),
+    files: (pattern) =>
+      Object.entries(options.files ?? {})
+        .filter(([path]) => path === pattern || (pattern.includes('*') && path.startsWith(pattern.slice(0, pattern.indexOf('*'))) && path.endsWith(pattern.slice(pattern.lastIndexOf('*') + 1))))
+        .map(([path, text]) => ({ path, text })),
     environment: () => undefined,
     port: 53,
   })
   const configuration = configure(blocks, env, [''])
-  const server = new Server(configuration.listeners.flatMap((l) => l.sites), silent)
+  const server = new Server(
+    configuration.listeners.flatMap((l) => l.sites),
+    silent,
+  )
   const change = (all: readonly KubeObject[], gone: boolean): void => {
     for (const object of all) {
       const [kind, kept] = reduced(object)
@@ -95,7 +111,16 @@ export function site(objects: readonly KubeObject[], options: { readonly corefil
   cluster.complete = options.complete ?? true
   const message = async (name: string, type = 'A', more: AskOptions = {}): Promise<Message | undefined> => {
     const b = Buffer.alloc(600)
-    const end = encode({ id: 4711, flags: Flag.RD, rcode: 0, question: { name: nameOf(name), type: typeNumber(type)!, class: 1 }, edns: more.edns === undefined ? undefined : { size: more.edns.size, dnssec: more.edns.dnssec === true } }, b)
+    const end = encode(
+      {
+        id: 4711,
+        flags: Flag.RD,
+        rcode: 0,
+        question: { name: nameOf(name), type: typeNumber(type)!, class: 1 },
+        edns: more.edns === undefined ? undefined : { size: more.edns.size, dnssec: more.edns.dnssec === true },
+      },
+      b,
+    )
     const origin: Origin = { client: { host: more.client ?? '10.244.1.9', port: 40_000 }, local: { host: '10.96.0.10', port: 53 }, protocol: more.protocol ?? 'tcp' }
     const reply = await server.respond(b, 0, end, origin)
     return reply === undefined ? undefined : decode(reply)

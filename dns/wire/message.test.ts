@@ -105,7 +105,10 @@ test('every kind of record goes through unchanged, also for a second decoder', (
     [rec('cluster.local', Type.SOA, soa), 'ns.dns.cluster.local. hostmaster.cluster.local. 7 1 2 3 4'],
     [rec(name, 4711, '\x01\x02\xff'), '\\# 3 0102ff'],
     [rec(name, Type.HTTPS, '\0\x01\0'), '\\# 3 000100'],
-    [rec(name, Type.NAPTR, `${u16(1)}${u16(2)}\x01s\x03sip\x00${nameOf('sip.example.org')}`), `\\# ${u16(1).length + 2 + 2 + 4 + 1 + 17} ${Buffer.from(`${u16(1)}${u16(2)}\x01s\x03sip\x00${nameOf('sip.example.org')}`, 'latin1').toString('hex')}`],
+    [
+      rec(name, Type.NAPTR, `${u16(1)}${u16(2)}\x01s\x03sip\x00${nameOf('sip.example.org')}`),
+      `\\# ${u16(1).length + 2 + 2 + 4 + 1 + 17} ${Buffer.from(`${u16(1)}${u16(2)}\x01s\x03sip\x00${nameOf('sip.example.org')}`, 'latin1').toString('hex')}`,
+    ],
   ]
   for (const [r, printed] of records) {
     t.equal(printData(r.type, r.data), printed, typeName(r.type))
@@ -142,8 +145,16 @@ test('what dns-packet writes is read', (t) => {
 })
 
 test('octets of an answer', (t) => {
-  const b = write({ flags: Flag.QR | Flag.AA | Flag.RD | Flag.RA, question: { ...question, name: nameOf('aPi.shop.svc.cluster.local') }, answers: [rec('api.shop.svc.cluster.local', Type.A, '\x0a\x60\x08\x14')] })
-  t.equal(b.toString('hex'), hex('1234 8580 0001 0001 0000 0000 03 615069 04 73686f70 03 737663 07 636c7573746572 05 6c6f63616c 00 0001 0001 c00c 0001 0001 00000005 0004 0a600814').toString('hex'), "the client's case, and a pointer at it")
+  const b = write({
+    flags: Flag.QR | Flag.AA | Flag.RD | Flag.RA,
+    question: { ...question, name: nameOf('aPi.shop.svc.cluster.local') },
+    answers: [rec('api.shop.svc.cluster.local', Type.A, '\x0a\x60\x08\x14')],
+  })
+  t.equal(
+    b.toString('hex'),
+    hex('1234 8580 0001 0001 0000 0000 03 615069 04 73686f70 03 737663 07 636c7573746572 05 6c6f63616c 00 0001 0001 c00c 0001 0001 00000005 0004 0a600814').toString('hex'),
+    "the client's case, and a pointer at it",
+  )
   t.end()
 })
 
@@ -153,7 +164,10 @@ test('names are compressed in data only where old types have them', (t) => {
   t.equal(once.toString('latin1').split('example').length - 1, 1, 'CNAME')
   const srv = write({ answers: [rec('a.example.org', Type.SRV, srvData(0, 1, 2, target)), rec('b.example.org', Type.SRV, srvData(0, 1, 2, target))] })
   t.equal(srv.toString('latin1').split('example').length - 1, 3, 'SRV')
-  t.same(decode(srv).answers.map((r) => r.data.slice(6)), [target, target])
+  t.same(
+    decode(srv).answers.map((r) => r.data.slice(6)),
+    [target, target],
+  )
   t.end()
 })
 
@@ -242,9 +256,15 @@ test('mutated messages end in an answer or an error of ours, and what is read ca
   let seed = 20_261_123
   const random = (n: number): number => ((seed = (Math.imul(seed, 1_664_525) + 1_013_904_223) >>> 0) >>> 8) % n
   const models = [
-    write({ answers: [rec('a.example.org', Type.CNAME, nameOf('web.example.org')), rec('web.example.org', Type.SRV, srvData(0, 1, 2, nameOf('x.example.org')))], authority: [rec('example.org', Type.SOA, soaData({ mname: nameOf('ns.example.org'), rname: root, serial: 1, refresh: 2, retry: 3, expire: 4, minimum: 5 }))], edns: { size: 1232, dnssec: true, options: [{ code: 10, data: '12345678' }] } }),
+    write({
+      answers: [rec('a.example.org', Type.CNAME, nameOf('web.example.org')), rec('web.example.org', Type.SRV, srvData(0, 1, 2, nameOf('x.example.org')))],
+      authority: [rec('example.org', Type.SOA, soaData({ mname: nameOf('ns.example.org'), rname: root, serial: 1, refresh: 2, retry: 3, expire: 4, minimum: 5 }))],
+      edns: { size: 1232, dnssec: true, options: [{ code: 10, data: '12345678' }] },
+    }),
     write({ flags: Flag.RD, edns: { size: 4096, dnssec: false } }),
-    write({ answers: [rec('a.b', Type.MX, u16(1) + nameOf('mx.a.b')), rec('a.b', Type.NAPTR, `${u16(1)}${u16(2)}\x01s\x03sip\x00${nameOf('sip.a.b')}`), rec('a.b', Type.TXT, txtData('x'.repeat(300)))] }),
+    write({
+      answers: [rec('a.b', Type.MX, u16(1) + nameOf('mx.a.b')), rec('a.b', Type.NAPTR, `${u16(1)}${u16(2)}\x01s\x03sip\x00${nameOf('sip.a.b')}`), rec('a.b', Type.TXT, txtData('x'.repeat(300)))],
+    }),
   ]
   let read = 0
   for (let i = 0; i < 20_000; i++) {

@@ -94,7 +94,7 @@ export function decode(b: Buffer, from = 0, to = b.length): Message {
 
 function readOptions(b: Buffer, at: number, end: number): Edns['options'] {
   const out: { code: number; data: Octets }[] = []
-  for (let p = at; p < end; ) {
+  for (let p = at; p < end;) {
     if (p + 4 > end) throw new Malformed('EDNS option cut off')
     const next = p + 4 + b.readUInt16BE(p + 2)
     if (next > end) throw new Malformed('EDNS option cut off')
@@ -109,8 +109,26 @@ function readOptions(b: Buffer, at: number, end: number): Edns['options'] {
  * Names in others are never compressed, so their data can be kept as it came (RFC 3597 section 4).
  */
 const layouts: Readonly<Record<number, readonly [before: number, names: number, behind: number]>> = {
-  [Type.NS]: [0, 1, 0], [Type.MD]: [0, 1, 0], [Type.MF]: [0, 1, 0], [Type.CNAME]: [0, 1, 0], [Type.SOA]: [0, 2, 20], [Type.MB]: [0, 1, 0], [Type.MG]: [0, 1, 0], [Type.MR]: [0, 1, 0], [Type.PTR]: [0, 1, 0], [Type.MINFO]: [0, 2, 0], [Type.MX]: [2, 1, 0],
-  [Type.RP]: [0, 2, 0], [Type.AFSDB]: [2, 1, 0], [Type.RT]: [2, 1, 0], [Type.SIG]: [18, 1, -1], [Type.PX]: [2, 2, 0], [Type.NXT]: [0, 1, -1], [Type.SRV]: [6, 1, 0], [Type.KX]: [2, 1, 0], [Type.DNAME]: [0, 1, 0],
+  [Type.NS]: [0, 1, 0],
+  [Type.MD]: [0, 1, 0],
+  [Type.MF]: [0, 1, 0],
+  [Type.CNAME]: [0, 1, 0],
+  [Type.SOA]: [0, 2, 20],
+  [Type.MB]: [0, 1, 0],
+  [Type.MG]: [0, 1, 0],
+  [Type.MR]: [0, 1, 0],
+  [Type.PTR]: [0, 1, 0],
+  [Type.MINFO]: [0, 2, 0],
+  [Type.MX]: [2, 1, 0],
+  [Type.RP]: [0, 2, 0],
+  [Type.AFSDB]: [2, 1, 0],
+  [Type.RT]: [2, 1, 0],
+  [Type.SIG]: [18, 1, -1],
+  [Type.PX]: [2, 2, 0],
+  [Type.NXT]: [0, 1, -1],
+  [Type.SRV]: [6, 1, 0],
+  [Type.KX]: [2, 1, 0],
+  [Type.DNAME]: [0, 1, 0],
 }
 
 /** Types whose names a sender may compress: those of RFC 1035. */
@@ -316,7 +334,7 @@ class Writer {
   #name(name: Name): void {
     const b = this.#b
     const folded = fold(name)
-    for (let i = 0; i < name.length - 1; ) {
+    for (let i = 0; i < name.length - 1;) {
       const exact = name.slice(i)
       const known = this.#asked.get(folded.slice(i)) ?? this.#written.get(exact)
       if (known !== undefined) {

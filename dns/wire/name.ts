@@ -66,11 +66,16 @@ export function nameOf(text: string): Name {
 export function printName(name: Name): string {
   if (name === root) return '.'
   let out = ''
-  for (let i = 0; i < name.length - 1; ) {
+  for (let i = 0; i < name.length - 1;) {
     const length = name.charCodeAt(i)
     for (let j = i + 1; j <= i + length; j++) {
       const c = name.charCodeAt(j)
-      out += c <= 0x20 || c >= 0x7f ? `\\${String(c).padStart(3, '0')}` : c === 0x2e || c === 0x5c || c === 0x22 || c === 0x28 || c === 0x29 || c === 0x3b || c === 0x40 || c === 0x24 ? `\\${name[j]}` : name[j]
+      out +=
+        c <= 0x20 || c >= 0x7f
+          ? `\\${String(c).padStart(3, '0')}`
+          : c === 0x2e || c === 0x5c || c === 0x22 || c === 0x28 || c === 0x29 || c === 0x3b || c === 0x40 || c === 0x24
+            ? `\\${name[j]}`
+            : name[j]
     }
     out += '.'
     i += length + 1

@@ -30,7 +30,8 @@ function build(line: Line, place: Place): KubernetesHandler {
         ttl = wholeNumber(first, option, 'ttl', 0, 3600)
         break
       case 'pods':
-        if (first !== 'disabled' && first !== 'insecure' && first !== 'verified') throw new CorefileError(option, `pods: expected disabled, insecure or verified, got ${first === undefined ? 'nothing' : `"${first}"`}`)
+        if (first !== 'disabled' && first !== 'insecure' && first !== 'verified')
+          throw new CorefileError(option, `pods: expected disabled, insecure or verified, got ${first === undefined ? 'nothing' : `"${first}"`}`)
         pods = first
         if (pods === 'verified') env.wantPods()
         break

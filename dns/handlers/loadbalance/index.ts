@@ -35,7 +35,7 @@ export class LoadBalance implements Handler {
 /** `records` with each run of addresses of one name turned to a random start. */
 export function rotate(records: readonly Rec[], random: () => number): readonly Rec[] {
   const out: Rec[] = []
-  for (let i = 0; i < records.length; ) {
+  for (let i = 0; i < records.length;) {
     const { type, name } = records[i]!
     let j = i + 1
     if (type === Type.A || type === Type.AAAA || type === Type.MX) while (j < records.length && records[j]!.type === type && records[j]!.name === name) j++

@@ -38,7 +38,11 @@ export class LoopHandler implements Handler {
       return
     }
     for (const f of this.#place.options.forwarders ?? []) f.looping = 'the upstream servers ask this server what it asks them'
-    if (!was) this.#env.log.error('forwarding goes in a circle: names outside the cluster are answered SERVFAIL until the upstream servers are others', { upstream: this.#place.options.forwarders?.flatMap((f) => f.upstreams).join(', '), probe: printName(this.probe) })
+    if (!was)
+      this.#env.log.error('forwarding goes in a circle: names outside the cluster are answered SERVFAIL until the upstream servers are others', {
+        upstream: this.#place.options.forwarders?.flatMap((f) => f.upstreams).join(', '),
+        probe: printName(this.probe),
+      })
   }
 
   async answer(query: Query, next: (query?: Query) => Promise<Answer>): Promise<Answer> {

@@ -43,7 +43,7 @@ function ruleOf(line: Line): Rule {
   if (from === undefined || to === undefined) throw new CorefileError(line, `rewrite name ${kind}: expected what to look for and what to put there`)
   const back: ((name: Name) => Name)[] = []
   let auto = false
-  for (let i = 0; i < options.length; ) {
+  for (let i = 0; i < options.length;) {
     if (options[i] === 'answer' && options[i + 1] === 'auto') {
       auto = true
       i += 2
