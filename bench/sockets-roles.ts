@@ -91,7 +91,7 @@ switch (role) {
             else if (open + 200 <= wanted) connect()
           },
         },
-        options.ca === undefined ? {} : { tls: { serverName: 'bench.test', ca: options.ca } },
+        options.ca === undefined ? {} : { tls: { serverName: 'bench.test', ca: options.ca, groups: 'X25519' } },
       )
     }
     for (let i = 0; i < Math.min(200, wanted); i++) connect()
@@ -141,7 +141,7 @@ function load(d: Driver): void {
   const question = d.arena(64 * 1024)
   let done = 0
   let running = false
-  const how = options.ca === undefined ? {} : { tls: { serverName: 'bench.test', ca: options.ca } }
+  const how = options.ca === undefined ? {} : { tls: { serverName: 'bench.test', ca: options.ca, groups: 'X25519' } }
   const waiting: Client[] = []
   class Client implements Protocol {
     #w!: Wire

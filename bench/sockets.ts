@@ -177,7 +177,7 @@ async function startNginx(path: string, folder: string, running: ChildProcess[],
     `${module === undefined ? '' : `load_module ${module};\n`}worker_processes 1; pid ${dir}/pid; error_log ${dir}/error.log; daemon off;
 events { worker_connections 4096; multi_accept on; }
 stream { access_log off; server { listen 127.0.0.1:${port}${tls === undefined ? '' : ' ssl'}; tcp_nodelay on; proxy_pass 127.0.0.1:${target};
-${tls === undefined ? '' : `ssl_certificate ${dir}/cert.pem; ssl_certificate_key ${dir}/key.pem; ssl_protocols TLSv1.3; ssl_session_tickets off; ssl_session_cache off;`} } }
+${tls === undefined ? '' : `ssl_certificate ${dir}/cert.pem; ssl_certificate_key ${dir}/key.pem; ssl_protocols TLSv1.3; ssl_session_cache off;`} } }
 `,
   )
   const child = spawn(path, ['-p', dir, '-c', join(dir, 'nginx.conf'), '-e', join(dir, 'error.log')], { stdio: 'ignore' })

@@ -43,6 +43,8 @@ export interface TlsClient {
   readonly identity?: TlsIdentity
   readonly verify?: boolean
   readonly alpn?: readonly string[]
+  /** Groups for the key exchange, e.g. `X25519:P-256`. Default: those of Node's OpenSSL, which begin with one that withstands quantum computers and costs about as much again. */
+  readonly groups?: string
 }
 
 export interface ListenOptions {

@@ -348,7 +348,7 @@ export class Stream implements Wire, Ready {
     if (this.#joined === undefined) this.protocol.eof()
     else if (this.#inPipe === 0) this.#joined.end()
     this.#finish()
-    if (!this.#dead) this.#ask(this.#interest === -1 ? -1 : this.#interest & ~EPOLLIN)
+    // Asking for no more is left to the next event: on a short connection there is none.
   }
 
   #connected(): void {

@@ -150,6 +150,7 @@ export class Tls {
         this.#trust(ctx, how.ca ?? rootCertificates.join('\n'), false)
         ssl.SSL_CTX_set_verify(ctx, 1, 0)
       } else ssl.SSL_CTX_set_verify(ctx, 0, 0)
+      if (how.groups !== undefined && lend(this.arena, textAt, how.groups, (p) => ssl.SSL_CTX_ctrl(ctx, 92 /* SET_GROUPS_LIST */, 0, p)) !== 1) throw new Error(`groups ${how.groups}: ${this.error()}`)
       if (how.alpn !== undefined && how.alpn.length > 0) {
         const list = how.alpn.map((name) => String.fromCharCode(name.length) + name).join('')
         this.arena.buffer.write(list, textAt, 'latin1')
@@ -593,6 +594,8 @@ export class Filter implements Protocol, Wire {
       const n = ssl.SSL_read(this.#ssl, pointer, plainSize)
       if (n > 0) {
         this.#above!.data(plain, 0, n)
+        // A record is read whole, so what is left lies in the BIO; asking it is cheaper than a read that finds nothing. 10 is PENDING.
+        if (this.#ssl === 0 || ssl.BIO_ctrl(this.#in, 10, 0, 0) === 0) return
         continue
       }
       const e = ssl.SSL_get_error(this.#ssl, n)

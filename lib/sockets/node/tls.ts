@@ -106,6 +106,7 @@ export function clientOptions(how: TlsClient, host: string): tls.ConnectionOptio
     ...(how.identity === undefined ? {} : { cert: how.identity.cert, key: how.identity.key }),
     rejectUnauthorized: how.verify !== false,
     ...(how.alpn === undefined || how.alpn.length === 0 ? {} : { ALPNProtocols: [...how.alpn] }),
+    ...(how.groups === undefined ? {} : { ecdhCurve: how.groups }),
     minVersion: 'TLSv1.2',
   }
 }
