@@ -45,9 +45,23 @@ export async function* rows(context: BenchContext): AsyncIterable<Row> {
     const memory = `memory of the proxy, 10,000 × 2, ${way.name}`
     if (context.wants(cold) || context.wants(memory)) {
       const rounds = many(context, cold, 3, () => inside<Cold>(['cold', way.name, '10000', '2']))
-      yield ofRounds(cold, 'ms', rounds.map((r) => r.wall), { bar: { value: bars.cold![way.name]!, of: 'figure' } })
-      yield ofRounds(`${cold}: CPU`, 'ms', rounds.map((r) => r.cpu))
-      yield ofRounds(memory, 'MiB', rounds.map((r) => r.rss), { bar: { value: 150, of: 'figure' } })
+      yield ofRounds(
+        cold,
+        'ms',
+        rounds.map((r) => r.wall),
+        { bar: { value: bars.cold![way.name]!, of: 'figure' } },
+      )
+      yield ofRounds(
+        `${cold}: CPU`,
+        'ms',
+        rounds.map((r) => r.cpu),
+      )
+      yield ofRounds(
+        memory,
+        'MiB',
+        rounds.map((r) => r.rss),
+        { bar: { value: 150, of: 'figure' } },
+      )
     }
     const change = `one endpoint replaced, 10,000 × 2, ${way.name}`
     if (context.wants(change)) {
@@ -55,10 +69,22 @@ export async function* rows(context: BenchContext): AsyncIterable<Row> {
       yield ofRounds(change, 'ms', rounds, { bar: { value: bars.change![way.name]!, of: 'figure' } })
     }
     const big = `cold start, 30,000 × 2, ${way.name}`
-    if (context.wants(big)) yield ofRounds(big, 'ms', many(context, big, 2, () => inside<Cold>(['cold', way.name, '30000', '2'])).map((r) => r.wall), { bar: { value: bars.cold30![way.name]!, of: 'figure' } })
+    if (context.wants(big))
+      yield ofRounds(
+        big,
+        'ms',
+        many(context, big, 2, () => inside<Cold>(['cold', way.name, '30000', '2'])).map((r) => r.wall),
+        { bar: { value: bars.cold30![way.name]!, of: 'figure' } },
+      )
   }
   const crowd = 'cold start, 5,000 × 50, nftables'
-  if (context.wants(crowd)) yield ofRounds(crowd, 'ms', many(context, crowd, 2, () => inside<Cold>(['cold', 'nftables', '5000', '50'])).map((r) => r.wall), { bar: { value: 6000, of: 'figure' } })
+  if (context.wants(crowd))
+    yield ofRounds(
+      crowd,
+      'ms',
+      many(context, crowd, 2, () => inside<Cold>(['cold', 'nftables', '5000', '50'])).map((r) => r.wall),
+      { bar: { value: 6000, of: 'figure' } },
+    )
   for (const count of [100, 10_000, 30_000]) {
     const met = `rules met by a new connection, ${count} Services, iptables`
     if (!context.wants(met)) continue
@@ -100,7 +126,10 @@ function timed(f: () => unknown): number {
 function inside<T>(args: readonly string[]): T {
   const root = join(import.meta.dirname, '..')
   const script = 'mount -t tmpfs none /run && ip link set lo up && exec "$0" "$@"'
-  const text = execFileSync('unshare', ['-n', '-m', '-p', '--fork', '--kill-child', '--mount-proc', 'sh', '-c', script, 'sh', join(root, 'scripts/node'), import.meta.filename, '--inside', ...args], { encoding: 'utf8', maxBuffer: 1 << 26 })
+  const text = execFileSync('unshare', ['-n', '-m', '-p', '--fork', '--kill-child', '--mount-proc', 'sh', '-c', script, 'sh', join(root, 'scripts/node'), import.meta.filename, '--inside', ...args], {
+    encoding: 'utf8',
+    maxBuffer: 1 << 26,
+  })
   return JSON.parse(text.trim().split('\n').at(-1)!) as T
 }
 
@@ -162,7 +191,20 @@ async function cold(way: Way, count: number, endpoints: number): Promise<Cold> {
   const { services, slices } = herd(count, endpoints)
   for (const o of [...services, ...slices]) api.put(o)
   const began = performance.now()
-  const argv = ['proxy', '--kubeconfig', api.kubeconfig(), '--node', 'n1', '--mode', way.mode, '--cluster-cidr', '10.244.0.0/16', '--service-cidr', '10.96.0.0/12', ...(way.variant === undefined ? [] : ['--iptables-variant', way.variant])]
+  const argv = [
+    'proxy',
+    '--kubeconfig',
+    api.kubeconfig(),
+    '--node',
+    'n1',
+    '--mode',
+    way.mode,
+    '--cluster-cidr',
+    '10.244.0.0/16',
+    '--service-cidr',
+    '10.96.0.0/12',
+    ...(way.variant === undefined ? [] : ['--iptables-variant', way.variant]),
+  ]
   const child = spawn(join(import.meta.dirname, '../switchyard'), argv, { stdio: ['ignore', 'ignore', 'pipe'] })
   let said = ''
   await new Promise<void>((resolve, reject) => {

@@ -57,7 +57,19 @@ export function parseSave(text: string): Ruleset {
 }
 
 /** Flags that belong to no module. */
-const plain: Readonly<Record<string, string>> = { '-s': '-s', '--source': '-s', '-d': '-d', '--destination': '-d', '-i': '-i', '--in-interface': '-i', '-o': '-o', '--out-interface': '-o', '-p': '-p', '--protocol': '-p', '-f': '-f' }
+const plain: Readonly<Record<string, string>> = {
+  '-s': '-s',
+  '--source': '-s',
+  '-d': '-d',
+  '--destination': '-d',
+  '-i': '-i',
+  '--in-interface': '-i',
+  '-o': '-o',
+  '--out-interface': '-o',
+  '-p': '-p',
+  '--protocol': '-p',
+  '-f': '-f',
+}
 
 /** One rule without its `-A CHAIN`. */
 export function parseRule(text: string): Rule {
@@ -67,7 +79,7 @@ export function parseRule(text: string): Rule {
   let target: string | undefined
   let goto = false
   let not = false
-  for (let i = 0; i < words.length; ) {
+  for (let i = 0; i < words.length;) {
     const word = words[i++]!
     if (word === '!') {
       not = true

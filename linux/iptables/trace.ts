@@ -200,12 +200,7 @@ function one(world: World, match: Match, p: Flying, where: string): number {
     case 'udp':
     case 'sctp':
       if (match.module !== p.protocol) return 0
-      return all(
-        ['--dport', (o) => inPorts(o.values[0]!, p.destinationPort)],
-        ['--sport', (o) => inPorts(o.values[0]!, p.sourcePort)],
-        ['--tcp-flags', () => true],
-        ['--syn', () => true],
-      )
+      return all(['--dport', (o) => inPorts(o.values[0]!, p.destinationPort)], ['--sport', (o) => inPorts(o.values[0]!, p.sourcePort)], ['--tcp-flags', () => true], ['--syn', () => true])
     case 'multiport':
       return all(['--dports', (o) => o.values[0]!.split(',').some((r) => inPorts(r, p.destinationPort))], ['--sports', (o) => o.values[0]!.split(',').some((r) => inPorts(r, p.sourcePort))])
     case 'set':
@@ -318,4 +313,3 @@ function merge(ways: readonly Way[]): readonly Way[] {
   }
   return [...out.values()].sort((a, b) => b.probability - a.probability)
 }
-

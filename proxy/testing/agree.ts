@@ -32,7 +32,9 @@ export function compileGroup(name: OptionsName): Compiled {
 /** How the ways a packet may go differ from what the flow says; undefined if they do not. */
 export function disagreement(flow: Flow, ways: readonly Way[]): string | undefined {
   const { arrives } = flow
-  const said = ways.map((w) => `${(w.probability * 100).toFixed(1)} % ${w.end}${w.end === 'delivered' ? ` to ${bracketed(w.destination)}:${w.destinationPort}${w.masqueraded ? ' masqueraded' : ''}` : ''}`).join(', ')
+  const said = ways
+    .map((w) => `${(w.probability * 100).toFixed(1)} % ${w.end}${w.end === 'delivered' ? ` to ${bracketed(w.destination)}:${w.destinationPort}${w.masqueraded ? ' masqueraded' : ''}` : ''}`)
+    .join(', ')
   if (arrives === 'rejected' || arrives === 'dropped') return ways.every((w) => w.end === arrives) ? undefined : `expected ${arrives}: ${said}`
   if (arrives === 'untouched') return ways.every((w) => w.end === 'delivered' && !w.translated) ? undefined : `expected untouched: ${said}`
   const want = [...arrives].sort()
@@ -46,4 +48,3 @@ export function disagreement(flow: Flow, ways: readonly Way[]): string | undefin
 
 /** The refusals a person reads. */
 export const reasons = (c: Compiled): readonly string[] => c.refused.map((r) => `${r.object}: ${r.reason}`)
-

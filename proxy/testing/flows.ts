@@ -51,7 +51,13 @@ export const nodes: readonly Node[] = [nodeObject(world.here), nodeObject(world.
 
 const cluster = ['10.180.0.0/16', 'fd00:180::/48'] as readonly string[] as readonly Cidr[]
 const ranges = ['172.30.0.0/16', 'fd00:30::/112'] as readonly string[] as readonly Cidr[]
-const base: CompileOptions = { node: 'here', clusterCidrs: cluster, serviceCidrs: ranges, localAddresses: [...world.here.ips, ...world.here.also, '127.0.0.1', '::1'], externalIpRanges: ['203.0.113.0/24', 'fd00:203::/64'] as readonly string[] as readonly Cidr[] }
+const base: CompileOptions = {
+  node: 'here',
+  clusterCidrs: cluster,
+  serviceCidrs: ranges,
+  localAddresses: [...world.here.ips, ...world.here.also, '127.0.0.1', '::1'],
+  externalIpRanges: ['203.0.113.0/24', 'fd00:203::/64'] as readonly string[] as readonly Cidr[],
+}
 
 /** What the proxy is told in a group of flows. */
 export const optionSets = {
@@ -94,7 +100,14 @@ interface More {
 }
 
 /** A Service with its slice: endpoints in `eps`, whose ports are `ports` (default: the one port, 8080). */
-function made(name: string, clusterIP: string, spec: Spec, eps: readonly (string | SliceEndpoint)[], ports: readonly PortText[] = ['http:8080'], more: More = {}): readonly (Service | EndpointSlice)[] {
+function made(
+  name: string,
+  clusterIP: string,
+  spec: Spec,
+  eps: readonly (string | SliceEndpoint)[],
+  ports: readonly PortText[] = ['http:8080'],
+  more: More = {},
+): readonly (Service | EndpointSlice)[] {
   const families = [4, 6].map((f) => eps.filter((e) => (typeof e === 'string' ? e : (e.addresses[0] ?? '')).includes(':') === (f === 6)))
   return [
     service(name, { clusterIP, ports: ['http:80->8080'], ...spec } as Parameters<typeof service>[1], {
@@ -143,19 +156,40 @@ const nodeLocalNone = made('node-local-none', '172.30.1.6', { type: 'NodePort', 
 const nodeLocalUdp = made('node-local-udp', '172.30.1.7', { type: 'NodePort', externalTrafficPolicy: 'Local', ports: ['dns:53->5353/UDP@30007'] }, [B, C], ['dns:5353/UDP'])
 
 const lb = made('lb', '172.30.2.1', { type: 'LoadBalancer', ports: ['http:80->8080@30021'] }, [A, C], undefined, { lb: [{ ip: '203.0.113.1' }] })
-const lbTwo = made('lb-two', '172.30.2.2', { type: 'LoadBalancer', ports: ['http:80->8080@30022'] }, [B], undefined, { lb: [{ ip: '203.0.113.2' }, { ip: '203.0.113.3' }, { hostname: 'lb.example.com' }] })
+const lbTwo = made('lb-two', '172.30.2.2', { type: 'LoadBalancer', ports: ['http:80->8080@30022'] }, [B], undefined, {
+  lb: [{ ip: '203.0.113.2' }, { ip: '203.0.113.3' }, { hostname: 'lb.example.com' }],
+})
 const lbProxy = made('lb-proxy', '172.30.2.3', { type: 'LoadBalancer', ports: ['http:80->8080@30023'] }, [A], undefined, { lb: [{ ip: '203.0.113.4', ipMode: 'Proxy' }] })
-const lbLocal = made('lb-local', '172.30.2.4', { type: 'LoadBalancer', externalTrafficPolicy: 'Local', healthCheckNodePort: 32_004, ports: ['http:80->8080@30024'] }, [B, D], undefined, { lb: [{ ip: '203.0.113.5' }] })
+const lbLocal = made('lb-local', '172.30.2.4', { type: 'LoadBalancer', externalTrafficPolicy: 'Local', healthCheckNodePort: 32_004, ports: ['http:80->8080@30024'] }, [B, D], undefined, {
+  lb: [{ ip: '203.0.113.5' }],
+})
 const lbLocalAway = made('lb-local-away', '172.30.2.5', { type: 'LoadBalancer', externalTrafficPolicy: 'Local', ports: ['http:80->8080@30025'] }, [C], undefined, { lb: [{ ip: '203.0.113.6' }] })
-const lbRanges = made('lb-ranges', '172.30.2.6', { type: 'LoadBalancer', loadBalancerSourceRanges: ['198.51.100.0/24'], ports: ['http:80->8080@30026'] }, [A], undefined, { lb: [{ ip: '203.0.113.7' }] })
+const lbRanges = made('lb-ranges', '172.30.2.6', { type: 'LoadBalancer', loadBalancerSourceRanges: ['198.51.100.0/24'], ports: ['http:80->8080@30026'] }, [A], undefined, {
+  lb: [{ ip: '203.0.113.7' }],
+})
 const lbClosed = made('lb-closed', '172.30.2.7', { type: 'LoadBalancer', loadBalancerSourceRanges: ['192.0.2.0/24'], ports: ['http:80->8080@30027'] }, [A], undefined, { lb: [{ ip: '203.0.113.8' }] })
-const lbRangesNone = made('lb-ranges-none', '172.30.2.8', { type: 'LoadBalancer', loadBalancerSourceRanges: ['198.51.100.0/24'], ports: ['http:80->8080@30028'] }, [], undefined, { lb: [{ ip: '203.0.113.9' }] })
+const lbRangesNone = made('lb-ranges-none', '172.30.2.8', { type: 'LoadBalancer', loadBalancerSourceRanges: ['198.51.100.0/24'], ports: ['http:80->8080@30028'] }, [], undefined, {
+  lb: [{ ip: '203.0.113.9' }],
+})
 const lbNone = made('lb-none', '172.30.2.9', { type: 'LoadBalancer', ports: ['http:80->8080@30029'] }, [], undefined, { lb: [{ ip: '203.0.113.10' }] })
-const lbRangesLocal = made('lb-ranges-local', '172.30.2.10', { type: 'LoadBalancer', externalTrafficPolicy: 'Local', loadBalancerSourceRanges: ['198.51.100.0/24', '10.180.0.0/24'], ports: ['http:80->8080@30030'] }, [A, C], undefined, { lb: [{ ip: '203.0.113.11' }] })
+const lbRangesLocal = made(
+  'lb-ranges-local',
+  '172.30.2.10',
+  { type: 'LoadBalancer', externalTrafficPolicy: 'Local', loadBalancerSourceRanges: ['198.51.100.0/24', '10.180.0.0/24'], ports: ['http:80->8080@30030'] },
+  [A, C],
+  undefined,
+  { lb: [{ ip: '203.0.113.11' }] },
+)
 const lbNoNodePort = made('lb-no-node-port', '172.30.2.11', { type: 'LoadBalancer', allocateLoadBalancerNodePorts: false, ports: ['http:80->8080'] }, [A], undefined, { lb: [{ ip: '203.0.113.12' }] })
-const lbNodeAllowed = made('lb-node-allowed', '172.30.2.12', { type: 'LoadBalancer', loadBalancerSourceRanges: ['192.168.50.0/24'], ports: ['http:80->8080@30032'] }, [A], undefined, { lb: [{ ip: '203.0.113.13' }] })
-const lbEverybody = made('lb-everybody', '172.30.2.13', { type: 'LoadBalancer', loadBalancerSourceRanges: ['192.0.2.0/24', '0.0.0.0/0'], ports: ['http:80->8080@30033'] }, [A], undefined, { lb: [{ ip: '203.0.113.14' }] })
-const lbBadRange = made('lb-bad-range', '172.30.2.14', { type: 'LoadBalancer', loadBalancerSourceRanges: ['nonsense', '198.51.100.0/24'], ports: ['http:80->8080@30034'] }, [A], undefined, { lb: [{ ip: '203.0.113.15' }] })
+const lbNodeAllowed = made('lb-node-allowed', '172.30.2.12', { type: 'LoadBalancer', loadBalancerSourceRanges: ['192.168.50.0/24'], ports: ['http:80->8080@30032'] }, [A], undefined, {
+  lb: [{ ip: '203.0.113.13' }],
+})
+const lbEverybody = made('lb-everybody', '172.30.2.13', { type: 'LoadBalancer', loadBalancerSourceRanges: ['192.0.2.0/24', '0.0.0.0/0'], ports: ['http:80->8080@30033'] }, [A], undefined, {
+  lb: [{ ip: '203.0.113.14' }],
+})
+const lbBadRange = made('lb-bad-range', '172.30.2.14', { type: 'LoadBalancer', loadBalancerSourceRanges: ['nonsense', '198.51.100.0/24'], ports: ['http:80->8080@30034'] }, [A], undefined, {
+  lb: [{ ip: '203.0.113.15' }],
+})
 
 const external = made('external', '172.30.3.1', { externalIPs: ['203.0.113.101'] }, [A, C])
 const externalElsewhere = made('external-elsewhere', '172.30.3.2', { externalIPs: ['192.0.2.1'] }, [A])
@@ -187,9 +221,21 @@ const zonedTwo = made('zoned-two', '172.30.6.7', {}, [`${C} forzone=z1,z2`, `${D
 const zonedEnding = made('zoned-ending', '172.30.6.8', {}, [`${A} terminating forzone=z2`, `${B} terminating forzone=z2`])
 
 const sticky = made('sticky', '172.30.7.1', { type: 'NodePort', sessionAffinity: 'ClientIP', ports: ['http:80->8080@30081'] }, [A, B, C])
-const stickyLocal = made('sticky-local', '172.30.7.2', { type: 'NodePort', sessionAffinity: 'ClientIP', sessionAffinityConfig: { clientIP: { timeoutSeconds: 60 } }, externalTrafficPolicy: 'Local', ports: ['http:80->8080@30082'] }, [A, B, C])
+const stickyLocal = made(
+  'sticky-local',
+  '172.30.7.2',
+  { type: 'NodePort', sessionAffinity: 'ClientIP', sessionAffinityConfig: { clientIP: { timeoutSeconds: 60 } }, externalTrafficPolicy: 'Local', ports: ['http:80->8080@30082'] },
+  [A, B, C],
+)
 const stickyUdp = made('sticky-udp', '172.30.7.3', { sessionAffinity: 'ClientIP', ports: ['dns:53->5353/UDP'] }, [A, B, C], ['dns:5353/UDP'])
-const stickyLb = made('sticky-lb', '172.30.7.4', { type: 'LoadBalancer', sessionAffinity: 'ClientIP', loadBalancerSourceRanges: ['198.51.100.0/24'], ports: ['http:80->8080@30083'] }, [A, C], undefined, { lb: [{ ip: '203.0.113.20' }] })
+const stickyLb = made(
+  'sticky-lb',
+  '172.30.7.4',
+  { type: 'LoadBalancer', sessionAffinity: 'ClientIP', loadBalancerSourceRanges: ['198.51.100.0/24'], ports: ['http:80->8080@30083'] },
+  [A, C],
+  undefined,
+  { lb: [{ ip: '203.0.113.20' }] },
+)
 const stickyNone = made('sticky-none', '172.30.7.5', { sessionAffinity: 'ClientIP' }, [])
 
 const headless = made('headless', 'None', {}, [A])
@@ -209,14 +255,23 @@ const v6 = made('v6', 'fd00:30::1', {}, [A6, C6])
 const v6None = made('v6-none', 'fd00:30::2', {}, [])
 const v6NodePort = made('v6-node-port', 'fd00:30::3', { type: 'NodePort', ports: ['http:80->8080@30091'] }, [A6, C6])
 const v6Local = made('v6-local', 'fd00:30::4', { type: 'LoadBalancer', externalTrafficPolicy: 'Local', ports: ['http:80->8080@30092'] }, [B6, D6], undefined, { lb: [{ ip: 'fd00:203::1' }] })
-const v6Ranges = made('v6-ranges', 'fd00:30::5', { type: 'LoadBalancer', loadBalancerSourceRanges: ['fd00:198::/64'], ports: ['http:80->8080@30093'] }, [A6], undefined, { lb: [{ ip: 'fd00:203::2' }] })
+const v6Ranges = made('v6-ranges', 'fd00:30::5', { type: 'LoadBalancer', loadBalancerSourceRanges: ['fd00:198::/64'], ports: ['http:80->8080@30093'] }, [A6], undefined, {
+  lb: [{ ip: 'fd00:203::2' }],
+})
 const v6Hairpin = made('v6-hairpin', 'fd00:30::6', {}, [A6])
 const v6Inside = made('v6-inside', 'fd00:30::7', { internalTrafficPolicy: 'Local' }, [C6])
 const v6Sticky = made('v6-sticky', 'fd00:30::8', { sessionAffinity: 'ClientIP' }, [A6, B6, C6])
 const v6Udp = made('v6-udp', 'fd00:30::9', { ports: ['dns:53->5353/UDP'] }, [A6], ['dns:5353/UDP'])
 const v6External = made('v6-external', 'fd00:30::a', { externalIPs: ['fd00:203::101'] }, [B6])
 const dual = made('dual', '172.30.10.1', { clusterIPs: ['172.30.10.1', 'fd00:30::10:1'], type: 'NodePort', ports: ['http:80->8080@30095'] }, [A, A6])
-const dualRanges = made('dual-ranges', '172.30.10.2', { clusterIPs: ['172.30.10.2', 'fd00:30::10:2'], type: 'LoadBalancer', loadBalancerSourceRanges: ['198.51.100.0/24'], ports: ['http:80->8080@30096'] }, [A, A6], undefined, { lb: [{ ip: '203.0.113.21' }, { ip: 'fd00:203::21' }] })
+const dualRanges = made(
+  'dual-ranges',
+  '172.30.10.2',
+  { clusterIPs: ['172.30.10.2', 'fd00:30::10:2'], type: 'LoadBalancer', loadBalancerSourceRanges: ['198.51.100.0/24'], ports: ['http:80->8080@30096'] },
+  [A, A6],
+  undefined,
+  { lb: [{ ip: '203.0.113.21' }, { ip: 'fd00:203::21' }] },
+)
 const v6Odd = made('v6-odd', 'fd00:0030:0000::000b', {}, ['fd00:0180::0001@here'])
 
 const a8080 = '10.180.0.1:8080'
@@ -260,7 +315,15 @@ export const flows: readonly Flow[] = [
   { name: 'endpoints of several slices are one list, the ready state wins', given: slices2, from: 'pod b', to: 'tcp/172.30.0.13:80', arrives: [a8080, c8080] },
   { name: 'a dozen endpoints', given: many, from: 'pod b', to: 'tcp/172.30.0.14:80', arrives: Array.from({ length: 12 }, (_, i) => `10.180.2.${i + 10}:8080`), masqueraded: false, traceOnly: fiction },
   { name: 'sixty endpoints', given: crowd, from: 'pod b', to: 'tcp/172.30.0.15:80', arrives: Array.from({ length: 60 }, (_, i) => `10.180.2.${i + 100}:8080`), masqueraded: false, traceOnly: fiction },
-  { name: 'sixty endpoints from outside', given: crowd, from: 'client', to: 'tcp/172.30.0.15:80', arrives: Array.from({ length: 60 }, (_, i) => `10.180.2.${i + 100}:8080`), masqueraded: true, traceOnly: fiction },
+  {
+    name: 'sixty endpoints from outside',
+    given: crowd,
+    from: 'client',
+    to: 'tcp/172.30.0.15:80',
+    arrives: Array.from({ length: 60 }, (_, i) => `10.180.2.${i + 100}:8080`),
+    masqueraded: true,
+    traceOnly: fiction,
+  },
   { name: 'addresses with leading zeros are read as old Kubernetes did', given: odd, from: 'pod a', to: 'tcp/172.30.0.16:80', arrives: [b8080] },
   { name: 'a cluster IP outside the service range works', given: outOfRange, from: 'pod b', to: 'tcp/172.31.0.1:80', arrives: [a8080], masqueraded: false },
   { name: 'a cluster IP outside the service range masquerades outsiders', given: outOfRange, from: 'client', to: 'tcp/172.31.0.1:80', arrives: [a8080], masqueraded: true },
@@ -278,7 +341,15 @@ export const flows: readonly Flow[] = [
   { name: 'masquerade-all masquerades pods too', given: both, options: 'masquerade all', from: 'pod b', to: 'tcp/172.30.0.1:80', arrives: [a8080, c8080], masqueraded: true },
   { name: 'masquerade-all masquerades policy Local too', given: nodeLocal, options: 'masquerade all', from: 'client', to: 'tcp/192.168.50.1:30004', arrives: [a8080], masqueraded: true },
   { name: 'where nobody knows pods, cluster IPs keep every source', given: both, options: 'no detector', from: 'client', to: 'tcp/172.30.0.1:80', arrives: [a8080, c8080], masqueraded: false },
-  { name: 'where nobody knows pods, NodePorts masquerade all the same', given: nodePort, options: 'no detector', from: 'client', to: 'tcp/192.168.50.1:30001', arrives: [a8080, c8080], masqueraded: true },
+  {
+    name: 'where nobody knows pods, NodePorts masquerade all the same',
+    given: nodePort,
+    options: 'no detector',
+    from: 'client',
+    to: 'tcp/192.168.50.1:30001',
+    arrives: [a8080, c8080],
+    masqueraded: true,
+  },
   { name: 'where nobody knows pods, a pod is somebody outside to policy Local', given: nodeLocalAway, options: 'no detector', from: 'pod a', to: 'tcp/192.168.50.1:30005', arrives: 'dropped' },
   { name: 'where nobody knows pods, a pod reaches itself', given: hairpin, options: 'no detector', from: 'pod a', to: 'tcp/172.30.0.12:80', arrives: [a8080], masqueraded: true },
   { name: 'pods by the node’s own range', given: both, options: 'node CIDR', from: 'pod b', to: 'tcp/172.30.0.1:80', arrives: [a8080, c8080], masqueraded: false },
@@ -312,7 +383,15 @@ export const flows: readonly Flow[] = [
   { name: 'a NodePort without endpoints refuses', given: nodePortNone, from: 'client', to: 'tcp/192.168.50.1:30003', arrives: 'rejected' },
   { name: 'a NodePort without endpoints refuses a pod', given: nodePortNone, from: 'pod a', to: 'tcp/192.168.50.1:30003', arrives: 'rejected' },
   { name: 'a NodePort of another node is no business of ours', given: nodePort, from: 'pod a', to: 'tcp/192.168.50.2:30001', arrives: 'untouched' },
-  { name: 'NodePorts of the primary address only: the primary', given: nodePort, options: 'primary NodePorts', from: 'client', to: 'tcp/192.168.50.1:30001', arrives: [a8080, c8080], masqueraded: true },
+  {
+    name: 'NodePorts of the primary address only: the primary',
+    given: nodePort,
+    options: 'primary NodePorts',
+    from: 'client',
+    to: 'tcp/192.168.50.1:30001',
+    arrives: [a8080, c8080],
+    masqueraded: true,
+  },
   { name: 'NodePorts of the primary address only: another', given: nodePort, options: 'primary NodePorts', from: 'client', to: 'tcp/203.0.113.200:30001', arrives: 'untouched' },
   { name: 'NodePorts of a network: inside', given: nodePort, options: 'NodePorts of a network', from: 'client', to: 'tcp/203.0.113.200:30001', arrives: [a8080, c8080], masqueraded: true },
   { name: 'NodePorts of a network: outside', given: nodePort, options: 'NodePorts of a network', from: 'client', to: 'tcp/192.168.50.1:30001', arrives: 'untouched' },

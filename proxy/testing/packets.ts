@@ -162,6 +162,8 @@ function layout(): string {
     'ip link set lo up',
     'for f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 0 > $f; done',
     'echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding',
+    // Refusals by ICMP are rationed otherwise, and the ration of a test is soon gone.
+    'for f in net/ipv4/icmp_ratelimit net/ipv6/icmp/ratelimit; do echo 0 > /proc/sys/$f; done; echo 100000 > /proc/sys/net/ipv4/icmp_msgs_per_sec || true',
     'echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad; echo 0 > /proc/sys/net/ipv6/conf/all/accept_dad',
   ]
   for (const name of ['a', 'b', 'c', 'd', 'there', 'client']) {

@@ -34,9 +34,22 @@ export function randomTable(random: () => number, options: CompileOptions = rand
   for (let i = 0; i < herd; i++) {
     const name = `herd-${i}`
     const ip = `172.30.${100 + Math.floor(random() * 4)}.${Math.floor(random() * 256)}`
-    services.add({ metadata: { name, namespace: 'herd' }, spec: { clusterIP: ip, clusterIPs: [ip], ports: [{ port: 80 }, { name: 'more', port: 81 + Math.floor(random() * 3), protocol: random() < 0.5 ? 'TCP' : 'UDP' }], sessionAffinity: random() < 0.1 ? 'ClientIP' : 'None' } })
+    services.add({
+      metadata: { name, namespace: 'herd' },
+      spec: {
+        clusterIP: ip,
+        clusterIPs: [ip],
+        ports: [{ port: 80 }, { name: 'more', port: 81 + Math.floor(random() * 3), protocol: random() < 0.5 ? 'TCP' : 'UDP' }],
+        sessionAffinity: random() < 0.1 ? 'ClientIP' : 'None',
+      },
+    })
     const count = Math.floor(random() ** 4 * 50)
-    slices.add({ metadata: { name, namespace: 'herd', labels: { 'kubernetes.io/service-name': name } }, addressType: 'IPv4', ports: [{ port: 8080 }], endpoints: Array.from({ length: count }, (_, k) => ({ addresses: [`10.180.2.${k + 1}`], nodeName: 'there' })) })
+    slices.add({
+      metadata: { name, namespace: 'herd', labels: { 'kubernetes.io/service-name': name } },
+      addressType: 'IPv4',
+      ports: [{ port: 8080 }],
+      endpoints: Array.from({ length: count }, (_, k) => ({ addresses: [`10.180.2.${k + 1}`], nodeName: 'there' })),
+    })
   }
   return compile({ services, slices, nodes }, options).table
 }

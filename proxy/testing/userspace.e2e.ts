@@ -6,4 +6,11 @@ import { insideNamespaces, provePackets } from './packets.ts'
 
 // The userspace mode beside the table of packets, on each driver that there is.
 if (insideNamespaces(import.meta.filename))
-  await provePackets(['node', 'auto'].map((sockets) => ({ name: `userspace (${sockets})`, mode: 'userspace', alwaysMasquerades: true, make: () => create({ kernel: realKernel({ openNetlink }), log: silent, options: { sockets } }) })))
+  await provePackets(
+    ['node', 'auto'].map((sockets) => ({
+      name: `userspace (${sockets})`,
+      mode: 'userspace',
+      alwaysMasquerades: true,
+      make: () => create({ kernel: realKernel({ openNetlink }), log: silent, options: { sockets } }),
+    })),
+  )
