@@ -6,6 +6,7 @@ import type { AddressInfo } from 'node:net'
 import { WebSocket, WebSocketServer } from 'ws'
 import { FakeApi } from '../kube/testing/api.ts'
 import { ingress, ingressClass, secret, service, slice } from '../kube/testing/builders.ts'
+import { impatient, wrongs } from '../kube/testing/wrongs.ts'
 import { events, ingresses } from '../kube/resources.ts'
 import { testAuthority } from '../lib/sockets/suite/certificates.ts'
 import { command } from './main.ts'
@@ -218,36 +219,19 @@ void test('whatever the API server does, requests are served by the last table, 
   const one = await backend('one')
   api.putAll([ingressClass('sy'), service('one', { ports: [80] }), slice('one', ['127.0.0.1@n1'], [one.port]), ingress('i', { 'x.test': { '/': 'one:80' } }, { class: 'sy' })])
   api.misbehave({ trouble: { code: 503 }, verbs: ['list'], times: 2 })
+  api.patience = impatient
   const running = await start(api)
-  const troubles: readonly (readonly [string, () => void])[] = [
-    ['watches are reset', () => api.resetWatches()],
-    ['watches end in the middle of an event', () => api.resetWatches(undefined, true)],
-    ['watches expire', () => api.expireWatches()],
-    [
-      'history is forgotten',
-      () => {
-        api.compact()
-        api.resetWatches()
-      },
-    ],
-    [
-      '429, then resets, then 500',
-      () => {
-        api.misbehave({ trouble: { code: 429, retryAfter: 0 }, times: 2 })
-        api.misbehave({ trouble: 'reset', times: 2 })
-        api.misbehave({ trouble: { code: 500 }, times: 2 })
-        api.resetWatches()
-      },
-    ],
-  ]
-  for (const [i, [name, happen]] of troubles.entries()) {
-    happen()
+  for (const [i, wrong] of wrongs.entries()) {
+    const { name } = wrong
+    wrong.begin(api)
     t.match(await ask({ port: running.http }, 'x.test', '/'), /^200 one/, `${name}: the old table`)
     api.put(ingress(`n${i}`, { [`n${i}.test`]: { '/': 'one:80' } }, { class: 'sy' }))
     if (i > 0) api.remove(ingress(`n${i - 1}`, {}))
+    wrong.meanwhile?.(api)
     await until(async () => (await ask({ port: running.http }, `n${i}.test`, '/')).startsWith('200'), 15_000)
     if (i > 0) await until(async () => (await ask({ port: running.http }, `n${i - 1}.test`, '/')).startsWith('404'), 15_000)
     t.pass(`${name}: the new one`)
+    api.behave()
   }
   await running.end()
   one.close()
