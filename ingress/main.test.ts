@@ -157,6 +157,36 @@ void test('classes apart: each on its own address, with its own Ingresses', asyn
   one.close()
 })
 
+void test('client certificates are required where an Ingress says so; who names no host gets a placeholder', async (t) => {
+  await using api = await FakeApi.start()
+  const one = await backend('one')
+  const authority = testAuthority()
+  const clients = testAuthority('clients')
+  const tls = (name: string, host: string) => {
+    const { cert, key } = authority.issue(host)
+    return secret(name, { 'tls.crt': cert, 'tls.key': key }, 'kubernetes.io/tls')
+  }
+  api.putAll([
+    ingressClass('sy'),
+    service('one', { ports: [80] }),
+    slice('one', ['127.0.0.1@n1'], [one.port]),
+    tls('x', 'x.test'),
+    tls('y', 'y.test'),
+    secret('ca', { 'ca.crt': clients.ca }),
+    ingress('x', { 'x.test': { '/': 'one:80' } }, { class: 'sy', tls: { x: ['x.test'] }, annotations: { 'nginx.ingress.kubernetes.io/auth-tls-secret': 'default/ca' } }),
+    ingress('y', { 'y.test': { '/': 'one:80' } }, { class: 'sy', tls: { y: ['y.test'] } }),
+  ])
+  const running = await start(api)
+  const at = { port: running.https, ca: authority.ca }
+  t.match(await ask({ ...at, servername: 'x.test' }, 'x.test', '/').catch((error: Error) => `failed: ${error.message}`), /^failed|^400/)
+  t.match(await ask({ ...at, servername: 'x.test', ...clients.issue('somebody') }, 'x.test', '/'), /^200 one/)
+  t.match(await ask({ ...at, servername: 'y.test' }, 'y.test', '/'), /^200 one/)
+  t.match(await ask({ ...at, servername: 'y.test' }, 'x.test', '/'), /^421/, 'another name’s handshake does not open the door')
+  t.match(await ask({ ...at, servername: 'nobody.test', rejectUnauthorized: false } as http.RequestOptions & { ca: string }, 'nobody.test', '/'), /^404/)
+  await running.end()
+  one.close()
+})
+
 void test('HTTP/2 over the epoll driver: the same routes, bodies both ways', async (t) => {
   await using api = await FakeApi.start()
   const server = http.createServer((request, response) => {

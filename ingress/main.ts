@@ -18,7 +18,7 @@ import { Server, type Frontend } from './http1/server.ts'
 import { flags, groupsOf, readConfig, trustsOf, type Group } from './options.ts'
 import { Stats } from './stats.ts'
 import { addressesOf, addressesOfService, ownAddresses, writeStatus } from './status.ts'
-import { emptyTable, type Certificate } from './table.ts'
+import { emptyTable } from './table.ts'
 import { identityFor, placeholder } from './tls.ts'
 import { Watching } from './watching.ts'
 
@@ -173,7 +173,7 @@ export const command = makeCommand({
       await Promise.race([watching.whenSynced(), aborted(signal)])
       if (signal.aborted) return
       apply()
-      let shown: Certificate | undefined
+      const shown = placeholder()
       const drains: (() => void)[] = []
       const offersHttp2 = (group: Group): boolean => {
         for (const [name, c] of watching.objects().classes) if ((group.classes.length === 0 || group.classes.includes(name)) && c.metadata.annotations?.['switchyard.dev/http2'] === 'off') return false
@@ -235,13 +235,6 @@ export const command = makeCommand({
         why: reason,
         ingresses: serving.reduce((n, s) => n + s.last!.served.length, 0),
       })
-      if (listeners.some((l) => l.https !== undefined)) {
-        shown = await placeholder().catch((error: unknown) => {
-          log.warn('clients that name no host of ours are refused', { error: explainError(error) })
-          return undefined
-        })
-      }
-
       await aborted(signal)
       ready = false
       for (const drain of drains) drain()

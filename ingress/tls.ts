@@ -1,4 +1,4 @@
-import { webcrypto } from 'node:crypto'
+import { generateKeyPairSync, randomBytes, sign } from 'node:crypto'
 import type { TlsServerIdentity } from '../lib/sockets/seam.ts'
 import { certificateFor } from './match.ts'
 import type { Certificate, ClientAuth, RouteTable } from './table.ts'
@@ -17,23 +17,41 @@ export function identityFor(table: RouteTable, name: string | undefined, fallbac
   return identity
 }
 
-/** A certificate nobody should trust, for clients that name no host of ours: they get an answer instead of a broken handshake. */
-export async function placeholder(): Promise<Certificate> {
-  const x509 = await import('@peculiar/x509')
-  x509.cryptoProvider.set(webcrypto as never)
-  const algorithm = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' }
-  const keys = await webcrypto.subtle.generateKey(algorithm, true, ['sign', 'verify'])
-  const notAfter = new Date(Date.now() + 10 * 365 * 86_400_000)
+/**
+ * A certificate nobody should trust, for clients that name no host of ours: they get an answer instead of a broken handshake.
+ * Written by hand (RFC 5280, 4.1): a library for this one would cost every controller twenty megabytes.
+ */
+export function placeholder(now = Date.now()): Certificate {
+  const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
   const names = ['switchyard-ingress.invalid']
-  const cert = await x509.X509CertificateGenerator.createSelfSigned({
-    serialNumber: '01',
-    name: 'CN=Switchyard placeholder',
-    notBefore: new Date(Date.now() - 86_400_000),
-    notAfter,
-    signingAlgorithm: algorithm,
-    keys: keys as never,
-    extensions: [new x509.SubjectAlternativeNameExtension(names.map((value) => ({ type: 'dns' as const, value })))],
-  })
-  const key = Buffer.from(await webcrypto.subtle.exportKey('pkcs8', (keys as { privateKey: webcrypto.CryptoKey }).privateKey)).toString('base64')
-  return { cert: cert.toString('pem'), key: `-----BEGIN PRIVATE KEY-----\n${key.replace(/.{64}/g, '$&\n')}\n-----END PRIVATE KEY-----\n`, owner: 'placeholder', names, notAfter: notAfter.getTime() }
+  const notAfter = now + 10 * 365 * 86_400_000
+  const algorithm = sequence(tagged(0x06, Buffer.from([0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02])))
+  const name = sequence(tagged(0x31, sequence(tagged(0x06, Buffer.from([0x55, 0x04, 0x03])), tagged(0x0c, Buffer.from('Switchyard placeholder')))))
+  const time = (ms: number): Buffer => tagged(0x18, Buffer.from(`${new Date(ms).toISOString().slice(0, 19).replace(/[-:T]/g, '')}Z`))
+  const serial = randomBytes(16)
+  serial[0] = (serial[0]! & 0x7f) | 1
+  const alternatives = tagged(0x04, sequence(...names.map((n) => tagged(0x82, Buffer.from(n)))))
+  const extensions = tagged(0xa3, sequence(sequence(tagged(0x06, Buffer.from([0x55, 0x1d, 0x11])), alternatives)))
+  const body = sequence(
+    tagged(0xa0, tagged(0x02, Buffer.from([2]))),
+    tagged(0x02, serial),
+    algorithm,
+    name,
+    sequence(time(now - 86_400_000), time(notAfter)),
+    name,
+    publicKey.export({ type: 'spki', format: 'der' }),
+    extensions,
+  )
+  const der = sequence(body, algorithm, tagged(0x03, Buffer.concat([Buffer.of(0), sign('sha256', body, privateKey)])))
+  const cert = `-----BEGIN CERTIFICATE-----\n${der.toString('base64').replace(/.{64}/g, '$&\n')}\n-----END CERTIFICATE-----\n`
+  return { cert, key: privateKey.export({ type: 'pkcs8', format: 'pem' }) as string, owner: 'placeholder', names, notAfter }
+}
+
+function tagged(tag: number, content: Buffer): Buffer {
+  const n = content.length
+  return Buffer.concat([Buffer.from(n < 128 ? [tag, n] : n < 256 ? [tag, 0x81, n] : [tag, 0x82, n >> 8, n & 255]), content])
+}
+
+function sequence(...parts: readonly Buffer[]): Buffer {
+  return tagged(0x30, Buffer.concat(parts))
 }
