@@ -65,8 +65,9 @@ export async function* rows(context: BenchContext): AsyncIterable<Row> {
     }
     const change = `one endpoint replaced, 10,000 × 2, ${way.name}`
     if (context.wants(change)) {
-      const { rounds } = inside<{ rounds: number[] }>(['change', way.name, '10000', '2'])
+      const { rounds, cpu } = inside<{ rounds: number[]; cpu: number[] }>(['change', way.name, '10000', '2'])
       yield ofRounds(change, 'ms', rounds, { bar: { value: bars.change![way.name]!, of: 'figure' } })
+      yield ofRounds(`${change}: CPU of the process`, 'ms', cpu)
     }
     const big = `cold start, 30,000 × 2, ${way.name}`
     if (context.wants(big))
@@ -226,7 +227,7 @@ async function cold(way: Way, count: number, endpoints: number): Promise<Cold> {
 }
 
 /** From one slice that changed to the kernel's word that it is done. */
-async function change(way: Way, count: number, endpoints: number): Promise<{ readonly rounds: readonly number[] }> {
+async function change(way: Way, count: number, endpoints: number): Promise<{ readonly rounds: readonly number[]; readonly cpu: readonly number[] }> {
   const compiler = new Compiler(options)
   const { services, slices } = herd(count, endpoints)
   for (const s of services) compiler.service(s, undefined)
@@ -235,18 +236,22 @@ async function change(way: Way, count: number, endpoints: number): Promise<{ rea
   const forever = new AbortController().signal
   await backend.apply(compiler.compile().table, forever)
   const rounds: number[] = []
+  const cpu: number[] = []
   const now = [...slices]
   for (let round = 0; round < 12; round++) {
     const i = (round * 811) % count
     const next = endpointsOf(i, endpoints, round + 1)
+    const spent = process.cpuUsage()
     const began = performance.now()
     compiler.slice(next, now[i])
     await backend.apply(compiler.compile().table, forever)
     rounds.push(performance.now() - began)
+    const used = process.cpuUsage(spent)
+    cpu.push((used.user + used.system) / 1000)
     now[i] = next
   }
   // The first two warm up the compiler of the language.
-  return { rounds: rounds.slice(2) }
+  return { rounds: rounds.slice(2), cpu: cpu.slice(2) }
 }
 
 if (process.argv[2] === '--inside') {
