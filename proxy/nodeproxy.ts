@@ -70,8 +70,8 @@ export class NodeProxy {
       succeeded: () => {
         if (!synced || !first) return
         first = false
-        ready()
-        void this.#removeOthers()
+        // Rules of another mode may stand before ours (a redirect to a userspace proxy that has ended): ready is who is alone.
+        void this.#removeOthers().finally(ready)
       },
     })
     const mirrors = await this.#mirrors(signal, () => loop.ring())
