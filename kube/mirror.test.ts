@@ -10,14 +10,14 @@ import { namespace, service } from './testing/builders.ts'
 import { wrongs } from './testing/wrongs.ts'
 
 /** A mirror of Services that records what it reports, as `+ns/name`, `~ns/name`, `-ns/name`. */
-async function mirrored(t: Test, api: FakeApi, how: Partial<MirrorOptions<Service>> = {}) {
+async function mirrored(t: Test, api: FakeApi, how: Partial<MirrorOptions<Service>> = {}, quick = false) {
   const ended = new AbortController()
-  const client = connect(await parseKubeconfig(api.kubeconfigText()), { timeout: 400 })
+  const client = connect(await parseKubeconfig(api.kubeconfigText()), { timeout: quick ? 400 : 10_000 })
   const told: string[] = []
   const mirror = new Mirror<Service>(client, services, {
     log: silent,
     signal: ended.signal,
-    silence: 150,
+    silence: quick ? 150 : 10_000,
     firstWait: 5,
     mostWait: 20,
     changed: (now, before) => {
@@ -84,7 +84,7 @@ for (const { name, relists, begin, meanwhile } of wrongs) {
   test(`the mirror ends up right, and reports what went, when ${name}`, async (t) => {
     const api = await FakeApi.start()
     api.putAll([web, api_])
-    const { mirror, told, same } = await mirrored(t, api)
+    const { mirror, told, same } = await mirrored(t, api, {}, true)
     await api.until(() => api.watches() === 1)
     told.length = 0
     const lists = api.requests.filter((r) => r.verb === 'list').length

@@ -358,6 +358,8 @@ export class FakeApi {
     this.requests.push(made)
     response.on('finish', () => (made.code = response.statusCode))
     if (this.delay > 0) await new Promise((resolve) => setTimeout(resolve, this.delay))
+    // Whoever asked has hung up meanwhile; nothing would ever close what is opened now.
+    if (response.closed || request.socket.destroyed) return
 
     const trouble = this.#troubleFor(verb, resource)
     if (trouble === 'silence') return this.#wake()
