@@ -97,7 +97,7 @@ export class ServiceAllocator {
         const key = `/allocations/ips/${ip}`
         if (had.has(key)) continue
         const refuse = (why: string): Failure => refused(service, (e) => e.invalid('spec.clusterIPs', ips, `failed to allocate IP ${wanted}: ${why}`))
-        if (ip === undefined || !contains(range, ip)) throw refuse(`the provided IP (${wanted}) is not in the valid range. The range of valid IPs is ${text(range)}`)
+        if (ip === undefined || !usable(range, ip)) throw refuse(`the provided IP (${wanted}) is not in the valid range. The range of valid IPs is ${text(range)}`)
         if (!(await this.#take(key, owner))) throw refuse('provided IP is already allocated')
         taken.push(key)
       } else {
@@ -120,7 +120,7 @@ export class ServiceAllocator {
     let families = [...(asked ?? [])]
     ips.forEach((ip, i) => {
       const family = familyOf(ip) === 4 ? 'IPv4' : 'IPv6'
-      if (families[i] !== undefined && families[i] !== family) throw refused(service, (e) => e.invalid(`spec.ipFamilies[${i}]`, families[i], `expected to match clusterIPs[${i}]`))
+      if (families[i] !== undefined && families[i] !== family) throw refused(service, (e) => e.invalid(`spec.clusterIPs[${i}]`, ip, `expected an ${families[i]} value as indicated by \`ipFamilies[${i}]\``))
       families[i] = family
     })
     const policy: string | undefined = spec.ipFamilyPolicy
@@ -264,6 +264,9 @@ function refused(service: Json, why: (errors: FieldErrors) => void): Failure {
   why(errors)
   return invalid('', 'Service', service['metadata'].name, errors.causes)
 }
+
+/** Neither the address of the network nor, in IPv4, its broadcast. */
+const usable = (range: Network, ip: Ip): boolean => contains(range, ip) && ip !== nth(range, 0) && (range.family === 6 || ip !== nth(range, sizeOf(range) - 1n))
 
 const text = (n: Network): string => `${nth(n, 0)}/${n.bits}`
 

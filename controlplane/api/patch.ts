@@ -19,7 +19,7 @@ const rejected = (): Failure => new Failure(422, 'Invalid', 'the server rejected
 
 /** RFC 6902, on a copy. A failed test or a missing path is a 422. */
 export function jsonPatch(document: unknown, operations: unknown): any {
-  if (!Array.isArray(operations)) throw badRequest(`error decoding patch: json: cannot unmarshal ${plain(operations) ? 'object' : typeof operations} into Go value of type jsonpatch.Patch`)
+  if (!Array.isArray(operations)) throw badRequest(`error decoding patch: json: cannot unmarshal ${plain(operations) ? 'object' : typeof operations} into Go value of type []handlers.jsonPatchOp`)
   if (operations.length > 10_000) throw new Failure(413, 'RequestEntityTooLarge', `The allowed maximum operations in a JSON patch is 10000, got ${operations.length}`)
   let root: any = structuredClone(document)
   const split = (path: unknown): string[] => {

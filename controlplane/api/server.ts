@@ -439,6 +439,8 @@ export class ApiServer {
       if (error instanceof Failure) throw error
       throw badRequest(`error decoding patch: ${(error as Error).message}`)
     }
+    const go = typeof patch === 'string' ? 'string' : Array.isArray(patch) ? 'array' : typeof patch === 'number' ? 'number' : typeof patch === 'boolean' ? 'bool' : undefined
+    if (go !== undefined && type !== 'application/json-patch+json') throw badRequest(`${type === 'application/merge-patch+json' ? 'error decoding patch: ' : ''}json: cannot unmarshal ${go} into Go value of type map[string]interface {}`)
     const entry = await rest.update(
       call,
       (before) => {

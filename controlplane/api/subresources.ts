@@ -219,7 +219,7 @@ export async function agentOf(h: Helpers, call: Pick<SubCall, 'namespace' | 'nam
   if (node === undefined) throw new Failure(404, 'NotFound', `nodes ${JSON.stringify(name)} not found`, { name, kind: 'nodes' })
   const addresses = (node['status'].addresses ?? []) as Json[]
   const host: string | undefined = (addresses.find((a) => a['type'] === 'InternalIP') ?? addresses[0])?.['address']
-  if (host === undefined) throw internal(`no preferred addresses found; known addresses: []`)
+  if (host === undefined) throw new Failure(500, '', 'no preferred addresses found; known addresses: []')
   return { host, port: node['status'].daemonEndpoints?.kubeletEndpoint?.Port ?? 10_250 }
 }
 

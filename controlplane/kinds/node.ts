@@ -1,7 +1,7 @@
 import { types } from './schema.ts'
 import type { Json } from './decode.ts'
 import { age, kind, nameColumn, text } from './kind.ts'
-import { all, validateLabels } from './validate.ts'
+import { all, familyOf, qualifiedTrouble } from './validate.ts'
 
 types(
   'core.v1',
@@ -126,10 +126,14 @@ export const nodes = kind({
   },
   validate(o, errors) {
     ;((o['spec'].taints ?? []) as Json[]).forEach((t, i) => {
-      if (!['NoSchedule', 'PreferNoSchedule', 'NoExecute'].includes(t['effect'])) errors.unsupported(`spec.taints[${i}].effect`, t['effect'], ['NoSchedule', 'PreferNoSchedule', 'NoExecute'])
+      all(errors, `metadata.taints[${i}].key`, t['key'], qualifiedTrouble(t['key']))
+      if (!['NoSchedule', 'PreferNoSchedule', 'NoExecute'].includes(t['effect'])) errors.unsupported(`metadata.taints[${i}].effect`, t['effect'], ['NoSchedule', 'PreferNoSchedule', 'NoExecute'])
     })
-    void validateLabels
-    void all
+    ;((o['spec'].podCIDRs ?? []) as string[]).forEach((c, i) => {
+      const [ip, bits] = c.split('/')
+      const family = familyOf(ip ?? '')
+      if (family === undefined || !/^\d+$/.test(bits ?? '') || Number(bits) > (family === 'IPv4' ? 32 : 128)) errors.invalid(`spec.podCIDRs[${i}]`, c, 'must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)')
+    })
   },
   validateUpdate(now, before, errors) {
     const had: string[] = before['spec'].podCIDRs ?? []

@@ -1,6 +1,6 @@
 import { types } from './schema.ts'
 import type { Json } from './decode.ts'
-import type { FieldErrors } from './invalid.ts'
+import { GoText, type FieldErrors } from './invalid.ts'
 import { age, kind, nameColumn, text } from './kind.ts'
 import { all, familyOf, label1035Trouble, labelTrouble, labelValueTrouble, portNameTrouble, portTrouble, qualifiedTrouble, subdomainTrouble, validateBalancer, validateLabels } from './validate.ts'
 
@@ -129,17 +129,16 @@ export const services = kind({
       const has: string[] = spec.clusterIPs ?? []
       if ((had[0] ?? '') !== (has[0] ?? '')) errors.invalid('spec.clusterIPs[0]', has, 'may not change once set')
     }
+    if (needsHealthPort(old) && needsHealthPort(spec) && (old.healthCheckNodePort ?? 0) !== (spec.healthCheckNodePort ?? 0)) errors.forbidden('spec.healthCheckNodePort', 'field is immutable')
     if (old.loadBalancerClass !== spec.loadBalancerClass && old.type === 'LoadBalancer' && spec.type === 'LoadBalancer') errors.invalid('spec.loadBalancerClass', spec.loadBalancerClass, 'may not change once set')
   },
   validateStatus(now, _before, errors) {
     if (now['spec'].type !== 'LoadBalancer' && (now['status'].loadBalancer?.ingress ?? []).length > 0) errors.forbidden('status.loadBalancer.ingress', 'may only be used when `spec.type` is \'LoadBalancer\'')
     validateBalancer(now['status'].loadBalancer, 'status.loadBalancer', errors)
   },
-  warnings(o, before) {
+  warnings(o) {
     const out: string[] = []
     const spec = o['spec']
-    if (before !== undefined && before['spec'].loadBalancerIP === spec.loadBalancerIP) void 0
-    else if (spec.loadBalancerIP !== undefined) out.push('spec.loadBalancerIP is deprecated in v1.24+')
     if (spec.sessionAffinity === 'ClientIP' && spec.clusterIP === 'None') out.push('spec.SessionAffinity is ignored for headless services')
     return out
   },
@@ -162,7 +161,7 @@ function externalIP(o: Json): string {
     case 'LoadBalancer': {
       const given = [...new Set(((o['status']?.loadBalancer?.ingress ?? []) as Json[]).map((i) => (i['ip'] ?? i['hostname']) as string))].sort()
       const joined = given.join(',')
-      const shown = [...(joined === '' ? [] : [joined.length > 16 ? `${joined.slice(0, 13)}...` : joined]), ...extra]
+      const shown = [...(joined === '' ? [] : [joined]), ...extra]
       return shown.length === 0 ? '<pending>' : shown.join(',')
     }
     case 'ExternalName':
@@ -229,7 +228,7 @@ function validate(o: Json, errors: FieldErrors): void {
       break
     case 'ExternalName': {
       const ips: string[] = spec.clusterIPs ?? (spec.clusterIP === undefined ? [] : [spec.clusterIP])
-      if (ips.length > 0) errors.forbidden('spec.clusterIPs', "may not be set when `type` is 'ExternalName'")
+      if (ips.length > 0) errors.forbidden('spec.clusterIPs', 'may not be set for ExternalName services')
       const name = String(spec.externalName ?? '').replace(/\.$/, '')
       if (name === '') errors.required('spec.externalName')
       else all(errors, 'spec.externalName', name, subdomainTrouble(name))
@@ -282,20 +281,20 @@ function validate(o: Json, errors: FieldErrors): void {
   ports.forEach((p, i) => {
     if ((p['nodePort'] ?? 0) === 0) return
     const id = `${p['protocol']}/${p['nodePort']}`
-    if (taken.has(id)) errors.duplicate(`spec.ports[${i}].nodePort`, p['nodePort'])
+    if (taken.has(id)) errors.invalid(`spec.ports[${i}].nodePort`, p['nodePort'], 'provided port is already allocated')
     taken.add(id)
   })
   ports.forEach((p, i) => {
     const id = `${p['protocol']}/${p['port']}`
-    if (lines.has(id)) errors.duplicate(`spec.ports[${i}]`, p['name'] === undefined ? portText(p) : portText(p))
+    if (lines.has(id)) errors.duplicate(`spec.ports[${i}]`, new GoText(`core.ServicePort{Name:"", Protocol:${JSON.stringify(p['protocol'])}, AppProtocol:(*string)(nil), Port:${p['port']}, TargetPort:intstr.IntOrString{Type:0, IntVal:0, StrVal:""}, NodePort:0}`))
     lines.add(id)
   })
   if ((spec.loadBalancerSourceRanges ?? []).length > 0) {
     if (spec.type !== 'LoadBalancer') errors.forbidden('spec.LoadBalancerSourceRanges', "may only be used when `type` is 'LoadBalancer'")
-    ;(spec.loadBalancerSourceRanges as string[]).forEach((r) => {
+    ;(spec.loadBalancerSourceRanges as string[]).forEach((r, i) => {
       const [ip, bits] = r.trim().split('/')
       const family = familyOf(ip ?? '')
-      if (family === undefined || !/^\d+$/.test(bits ?? '') || Number(bits) > (family === 'IPv4' ? 32 : 128)) errors.invalid('spec.LoadBalancerSourceRanges', `[${(spec.loadBalancerSourceRanges as string[]).join(' ')}]`, 'must be a list of IP ranges. For example, 10.240.0.0/24,10.250.0.0/24 ')
+      if (family === undefined || !/^\d+$/.test(bits ?? '') || Number(bits) > (family === 'IPv4' ? 32 : 128)) errors.invalid(`spec.LoadBalancerSourceRanges[${i}]`, r, 'must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)')
     })
   }
   if (spec.type === 'LoadBalancer') {
@@ -323,8 +322,6 @@ function validate(o: Json, errors: FieldErrors): void {
   void labelValueTrouble
   void usesNodePorts
 }
-
-const portText = (p: Json): Json => ({ protocol: p['protocol'], port: p['port'], targetPort: 0 })
 
 function addresses(spec: Json, errors: FieldErrors): void {
   if (spec['type'] === 'ExternalName') return

@@ -143,8 +143,8 @@ export function validateMeta(meta: Json, namespaced: boolean, rule: NameRule, pa
   validateLabels(meta['labels'], `${path}.labels`, errors)
   validateAnnotations(meta['annotations'], `${path}.annotations`, errors)
   let controllers = 0
-  ;((meta['ownerReferences'] ?? []) as Json[]).forEach((o, i) => {
-    const at = `${path}.ownerReferences[${i}]`
+  ;((meta['ownerReferences'] ?? []) as Json[]).forEach((o) => {
+    const at = `${path}.ownerReferences`
     if (o['apiVersion'] === '') errors.invalid(`${at}.apiVersion`, o['apiVersion'], 'version must not be empty')
     if (o['kind'] === '') errors.invalid(`${at}.kind`, o['kind'], 'kind must not be empty')
     if (o['name'] === '') errors.invalid(`${at}.name`, o['name'], 'name must not be empty')
@@ -154,7 +154,7 @@ export function validateMeta(meta: Json, namespaced: boolean, rule: NameRule, pa
   if (controllers > 1) errors.invalid(`${path}.ownerReferences`, '', 'Only one reference can have Controller set to true')
   for (const f of (meta['finalizers'] ?? []) as string[]) {
     all(errors, `${path}.finalizers`, f, qualifiedTrouble(f))
-    if (!f.includes('/') && !['orphan', 'foregroundDeletion', 'kubernetes'].includes(f) && qualifiedTrouble(f).length === 0) errors.invalid(`${path}.finalizers`, f, 'name is neither a standard finalizer name nor is it fully qualified')
+    if (!f.includes('/') && !['orphan', 'foregroundDeletion', 'kubernetes'].includes(f) && qualifiedTrouble(f).length === 0) errors.invalid(`${path}.finalizers[${(meta['finalizers'] as string[]).indexOf(f)}]`, f, 'name is neither a standard finalizer name nor is it fully qualified')
   }
 }
 
