@@ -14,7 +14,7 @@ import { Health, HealthChecks } from './health.ts'
 import { measures, type Measures } from './measure.ts'
 import type { ProxyOptions } from './options.ts'
 import { deleteStale } from './stale.ts'
-import type { Refused } from './table.ts'
+import type { Refused, ServiceTable } from './table.ts'
 
 const serviceCidrs = resource<ServiceCidrObject & KubeObject>('networking.k8s.io/v1', 'servicecidrs', 'ServiceCIDR', false)
 /** Slices and Services that another proxy serves, or nobody, need not be sent to us at all. */
@@ -180,6 +180,7 @@ export class NodeProxy {
       if (compiled.healthChecks !== this.#applied?.healthChecks) await this.#checks.set(compiled.healthChecks)
       this.#applied = compiled
       m.fronts.set(compiled.table.fronts.size)
+      for (const [policy, ports] of withoutLocalEndpoints(compiled.table)) m.noLocalEndpoints.set(ports.size, { traffic_policy: policy })
       m.refused.set(compiled.refused.length + refused.length)
     } catch (error) {
       this.#triggers.push(...triggers)
@@ -251,6 +252,16 @@ export class NodeProxy {
       }
     }
   }
+}
+
+/** Service ports of policy Local that have endpoints, but none here, by the policy. */
+function withoutLocalEndpoints({ fronts }: ServiceTable): ReadonlyMap<'internal' | 'external', ReadonlySet<string>> {
+  const out = { internal: new Set<string>(), external: new Set<string>() }
+  for (const front of fronts.values()) if (front.routes.at(-1)?.outcome.kind === 'drop') out[front.at.kind === 'cluster' ? 'internal' : 'external'].add(front.port)
+  return new Map([
+    ['internal', out.internal],
+    ['external', out.external],
+  ])
 }
 
 function ownAddresses(): readonly string[] {
