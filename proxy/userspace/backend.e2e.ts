@@ -1,7 +1,7 @@
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { test } from 'tap'
+import tap, { test } from 'tap'
 import type { EndpointSlice, Service } from '../../kube/objects.ts'
 import { service, slice } from '../../kube/testing/builders.ts'
 import type { Cidr } from '../../lib/ip.ts'
@@ -14,6 +14,7 @@ import { compile } from '../compile.ts'
 import { UserspaceBackend } from './backend.ts'
 
 inside(import.meta.filename)
+tap.setTimeout(120_000)
 
 // This namespace is the node; pods hang off it by veths that have no address, as the lab's do. `c` talks, `a` and `b` serve.
 const pods = { a: '10.180.0.1', b: '10.180.0.2', c: '10.180.0.3' } as const
