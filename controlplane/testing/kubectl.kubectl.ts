@@ -9,7 +9,7 @@ tap.setTimeout(240_000)
 /** Where kubectl lies in the versions 1.27 to 1.33: on the PATH, or beside the file that the plain name leads to. */
 function find(version: string): string | undefined {
   const folders = (process.env.PATH ?? '').split(':')
-  for (const f of folders) if (existsSync(join(f, 'kubectl'))) folders.push(dirname(realpathSync(join(f, 'kubectl'))))
+  for (const f of [...folders]) if (existsSync(join(f, 'kubectl'))) folders.push(dirname(realpathSync(join(f, 'kubectl'))))
   return folders.map((f) => join(f, `kubectl.${version}`)).find((f) => existsSync(f))
 }
 
