@@ -167,7 +167,8 @@ function mergeObject(type: Message | undefined, target: Json, patch: Json): Json
         merged = [...before]
         for (const v of value) if (!merged.some((x) => same(x, v))) merged.push(v)
       } else merged = mergeList(field.type.of.message, field.mergeKey, key, before, value)
-      out[key] = order === undefined ? merged : ordered(field, merged, order, before)
+      // Without an order of its own the patch's elements come in the patch's order, new ones before what only the server has.
+      out[key] = ordered(field, merged, order ?? value, before)
     } else out[key] = Array.isArray(value) ? clean(value) : value
   }
   return out
