@@ -7,6 +7,8 @@ export const command: Command = {
   summary: 'Says where a packet, a request or a name goes, and why.',
   verbs: [
     { name: 'packet', summary: 'which Service port, which endpoints, and what each proxy mode does with it', load: async () => withKubeconfig((await import('../proxy/explain.ts')).packet) },
+    { name: 'name', summary: 'what a name resolves to, question by question along the search list', load: async () => withKubeconfig((await import('../dns/explain.ts')).explain) },
+    { name: 'request', summary: 'which Ingress, rule, annotation and endpoint an HTTP request meets', load: async () => withKubeconfig((await import('../ingress/explain.ts')).request) },
   ],
 }
 
