@@ -1,5 +1,5 @@
 import { sleep } from '../../lib/lifecycle.ts'
-import { hostState, processesOf, switchyard, type Ran } from './host.ts'
+import { difference, hostState, processesOf, switchyard, type Ran } from './host.ts'
 
 /** `lab up` whose launcher gets SIGKILL after `after` ms; what is left of the host's state when the dust has settled, as lines that differ. */
 export async function killedLauncher(state: string, after: number): Promise<{ readonly ran: Ran; readonly left: readonly string[] }> {
@@ -18,9 +18,4 @@ export async function upAndDown(state: string): Promise<readonly string[]> {
     if (status !== 0) return [`lab ${words[0]} failed: ${stderr}`]
   }
   return difference(before, hostState(state))
-}
-
-function difference(before: string, after: string): readonly string[] {
-  const [a, b] = [before, after].map((text) => new Set(text.split('\n')))
-  return [...[...b!].filter((line) => !a!.has(line)).map((line) => `+ ${line}`), ...[...a!].filter((line) => !b!.has(line)).map((line) => `- ${line}`)]
 }

@@ -75,3 +75,9 @@ export function processesOf(state: string): readonly string[] {
       }
     })
 }
+
+/** The lines by which two states of the host differ. */
+export function difference(before: string, after: string): readonly string[] {
+  const [a, b] = [before, after].map((text) => new Set(text.split('\n')))
+  return [...[...b!].filter((line) => !a!.has(line)).map((line) => `+ ${line}`), ...[...a!].filter((line) => !b!.has(line)).map((line) => `- ${line}`)]
+}
