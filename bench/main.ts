@@ -63,7 +63,8 @@ function line(row: Row): string {
   const ratio = row.peer === undefined ? '' : `  ${row.peer.name} ${number(row.peer.value)}  ratio ${number(row.ours / row.peer.value)}`
   const verdict = holds(row)
   const spread = row.spread === undefined ? '' : ` [${number(row.spread[0])}–${number(row.spread[1])}]`
-  const bar = row.bar === undefined ? '' : `  bar ${row.bar.atLeast === true ? '≥' : '≤'} ${number(row.bar.value)}${row.bar.of === 'ratio' ? ' ×' : ''}  ${verdict === true ? 'holds' : 'DOES NOT HOLD'}`
+  const bar =
+    row.bar === undefined ? '' : `  bar ${row.bar.atLeast === true ? '≥' : '≤'} ${number(row.bar.value)}${row.bar.of === 'ratio' ? ' ×' : ''}  ${verdict === true ? 'holds' : 'DOES NOT HOLD'}`
   return `${row.name.padEnd(58)} ${number(row.ours)}${spread} ${row.unit}${ratio}${bar}\n`
 }
 

@@ -200,7 +200,10 @@ function bulk(d: Driver): void {
       }
       w.end()
     }
-    d.connect({ host: '127.0.0.1', port: options.target! }, { ...quiet, opened: (x) => ((w = x), push()), drain: push, data: () => {}, eof: () => {}, closed: (why) => say({ done: Number(line), why }) })
+    d.connect(
+      { host: '127.0.0.1', port: options.target! },
+      { ...quiet, opened: (x) => ((w = x), push()), drain: push, data: () => {}, eof: () => {}, closed: (why) => say({ done: Number(line), why }) },
+    )
   })
 }
 

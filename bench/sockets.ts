@@ -37,8 +37,20 @@ export async function* rows(context: BenchContext): AsyncGenerator<Row> {
       const kept = await rounds(context, 'forwarder: exchange', candidates, async (c) => start('load', { target: c.port }), String(roundMs))
       yield* compare('forwarder: exchange of 500 and 200 bytes', kept, { node: 0.6, nginx: 0.9, haproxy: 0.9 })
       const [name, bare] = ['forwarder on node: the same exchange', kept.get('bare net')!]
-      yield { name: `${name} (bare net)`, unit: 'µs', ours: median(kept.get('node')!), peer: { name: 'bare net', value: median(kept.get('node')!) / ratio(kept.get('node')!, bare) }, bar: { value: 1.05, of: 'ratio' } }
-      const fresh = await rounds(context, 'forwarder: new connection', candidates.filter((c) => c.name !== 'bare net'), async (c) => start('load', { target: c.port, fresh: true, connections: 32 }), String(roundMs))
+      yield {
+        name: `${name} (bare net)`,
+        unit: 'µs',
+        ours: median(kept.get('node')!),
+        peer: { name: 'bare net', value: median(kept.get('node')!) / ratio(kept.get('node')!, bare) },
+        bar: { value: 1.05, of: 'ratio' },
+      }
+      const fresh = await rounds(
+        context,
+        'forwarder: new connection',
+        candidates.filter((c) => c.name !== 'bare net'),
+        async (c) => start('load', { target: c.port, fresh: true, connections: 32 }),
+        String(roundMs),
+      )
       yield* compare('forwarder: new connection with one exchange', fresh, { haproxy: 1.02 })
       for (const c of candidates) process.kill(c.pid)
     }
@@ -64,7 +76,9 @@ export async function* rows(context: BenchContext): AsyncGenerator<Row> {
       for (const c of candidates) process.kill(c.pid)
     }
     if (context.wants('UDP')) {
-      const candidates = [await start('echo', {}, 'epoll'), await start('echo', { driver: 'node' }, 'node'), await start('echo', { driver: 'bare' }, 'bare dgram').catch(() => undefined)].filter((c) => c !== undefined)
+      const candidates = [await start('echo', {}, 'epoll'), await start('echo', { driver: 'node' }, 'node'), await start('echo', { driver: 'bare' }, 'bare dgram').catch(() => undefined)].filter(
+        (c) => c !== undefined,
+      )
       const c = await startC(folder, running)
       if (c !== undefined) candidates.push(c)
       const costs = await rounds(context, 'UDP', candidates, async (x) => start('flood', { target: x.port }), String(roundMs))
@@ -125,7 +139,14 @@ function* compare(name: string, costs: ReadonlyMap<string, readonly number[]>, b
     if (peer === 'epoll') continue
     // The ratio of each round: what else runs on the machine falls on both.
     const value = median(ours) / ratio(ours, theirs)
-    yield { name: `${name} (${peer})`, unit, ours: median(ours), spread: [Math.min(...ours), Math.max(...ours)], peer: { name: peer, value }, ...(bars[peer] === undefined ? {} : { bar: { value: bars[peer], of: 'ratio' as const } }) }
+    yield {
+      name: `${name} (${peer})`,
+      unit,
+      ours: median(ours),
+      spread: [Math.min(...ours), Math.max(...ours)],
+      peer: { name: peer, value },
+      ...(bars[peer] === undefined ? {} : { bar: { value: bars[peer], of: 'ratio' as const } }),
+    }
   }
 }
 
@@ -142,7 +163,9 @@ function cpuOf(pid: number): number {
 }
 
 async function startRole(running: ChildProcess[], role: string, options: object, name: string, flags: readonly string[] = []): Promise<Role> {
-  const child = spawn(process.execPath, [...flags, '--disable-warning=ExperimentalWarning', join(import.meta.dirname, 'sockets-roles.ts'), role, JSON.stringify(options)], { stdio: ['pipe', 'pipe', 'inherit'] })
+  const child = spawn(process.execPath, [...flags, '--disable-warning=ExperimentalWarning', join(import.meta.dirname, 'sockets-roles.ts'), role, JSON.stringify(options)], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+  })
   running.push(child)
   const waiting: ((answer: Record<string, number>) => void)[] = []
   createInterface({ input: child.stdout }).on('line', (line) => waiting.shift()?.(JSON.parse(line) as Record<string, number>))

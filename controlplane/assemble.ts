@@ -106,7 +106,20 @@ export async function assemble(parts: {
       ['/version', () => text(JSON.stringify(version, undefined, 2), 'application/json')],
       ['/metrics', () => text(metrics.print())],
       ['/openid/v1/jwks', () => text(JSON.stringify(tokens.jwks()), 'application/jwk-set+json')],
-      ['/.well-known/openid-configuration', () => text(JSON.stringify({ issuer, jwks_uri: `https://${address}/openid/v1/jwks`, response_types_supported: ['id_token'], subject_types_supported: ['public'], id_token_signing_alg_values_supported: ['ES256'] }), 'application/json')],
+      [
+        '/.well-known/openid-configuration',
+        () =>
+          text(
+            JSON.stringify({
+              issuer,
+              jwks_uri: `https://${address}/openid/v1/jwks`,
+              response_types_supported: ['id_token'],
+              subject_types_supported: ['public'],
+              id_token_signing_alg_values_supported: ['ES256'],
+            }),
+            'application/json',
+          ),
+      ],
     ]),
   })
   await basics(rest, log)
@@ -137,7 +150,9 @@ function aggregate(rest: Rest, cache: Cache, rbac: Rbac, log: Log): void {
     setTimeout(() => {
       waiting = false
       for (const { role, rules } of rbac.aggregated()) {
-        rest.update(ownCall(clusterroles, role['metadata'].name), (before) => ({ ...structuredClone(before), rules: structuredClone(rules) as never }), { retry: true }).catch((error: unknown) => log.warn('could not gather the rules of a role', { role: role['metadata'].name, error: explainError(error) }))
+        rest
+          .update(ownCall(clusterroles, role['metadata'].name), (before) => ({ ...structuredClone(before), rules: structuredClone(rules) as never }), { retry: true })
+          .catch((error: unknown) => log.warn('could not gather the rules of a role', { role: role['metadata'].name, error: explainError(error) }))
       }
     }, 10).unref()
   }
@@ -187,7 +202,12 @@ async function keep(store: SqliteStore, cache: Cache, log: Log): Promise<void> {
   }
 }
 
-async function runControllers(parts: { readonly options: Options; readonly advertise: string; readonly log: Log; readonly signal: AbortSignal }, kubeconfig: string, port: number, ca: Authority): Promise<void> {
+async function runControllers(
+  parts: { readonly options: Options; readonly advertise: string; readonly log: Log; readonly signal: AbortSignal },
+  kubeconfig: string,
+  port: number,
+  ca: Authority,
+): Promise<void> {
   const { options, log, signal } = parts
   try {
     const client = connect(await loadCredentials(kubeconfig), { userAgent: 'switchyard-controllers' })

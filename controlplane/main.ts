@@ -60,11 +60,26 @@ async function run(options: Options, signal: AbortSignal): Promise<void> {
   if (ports === undefined) throw new UsageError(`flag --service-node-port-range: expected FROM-TO, got "${options['service-node-port-range']}"`)
   for (const c of options['cluster-cidr']) networkOf(c, 'cluster-cidr')
   const insecure = options['insecure-listen'] === undefined ? undefined : hostPort(options['insecure-listen'], 'insecure-listen')
-  if (insecure !== undefined && !options['insecure-anywhere'] && !/^(127\.|::1$|localhost$)/.test(insecure.host)) throw new UsageError(`flag --insecure-listen: ${insecure.host} is not loopback; who reaches it is an administrator without a password`)
+  if (insecure !== undefined && !options['insecure-anywhere'] && !/^(127\.|::1$|localhost$)/.test(insecure.host))
+    throw new UsageError(`flag --insecure-listen: ${insecure.host} is not loopback; who reaches it is an administrator without a password`)
   const advertise = options['advertise-address'] ?? (listen.host === '' || listen.host === '0.0.0.0' || listen.host === '::' ? firstAddress() : listen.host)
   mkdirSync(options.data, { recursive: true, mode: 0o700 })
   const ca = await authority(options.data)
-  const names = [...new Set(['localhost', 'kubernetes', 'kubernetes.default', 'kubernetes.default.svc', 'kubernetes.default.svc.cluster.local', '127.0.0.1', '::1', advertise, ...cidrs.map((c) => nth(c, 1)!), ...(listen.host === '' || listen.host === '0.0.0.0' || listen.host === '::' ? [] : [listen.host]), ...options['cert-name']])]
+  const names = [
+    ...new Set([
+      'localhost',
+      'kubernetes',
+      'kubernetes.default',
+      'kubernetes.default.svc',
+      'kubernetes.default.svc.cluster.local',
+      '127.0.0.1',
+      '::1',
+      advertise,
+      ...cidrs.map((c) => nth(c, 1)!),
+      ...(listen.host === '' || listen.host === '0.0.0.0' || listen.host === '::' ? [] : [listen.host]),
+      ...options['cert-name'],
+    ]),
+  ]
   const serving = await servingPair(ca, options.data, names)
   const metrics = new Metrics()
   const ended = new AbortController()
@@ -144,4 +159,3 @@ function firstAddress(): string {
   for (const list of Object.values(networkInterfaces())) for (const a of list ?? []) if (!a.internal && a.family === 'IPv4') return a.address
   return '127.0.0.1'
 }
-

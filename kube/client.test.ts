@@ -76,7 +76,9 @@ test('a GET on a kept connection that the server has closed meanwhile is asked a
     response.end(JSON.stringify({ kind: 'ServiceList', metadata: { resourceVersion: '1' }, items: null }))
   })
   const url = await listening(t, server)
-  const client = connect(await parseKubeconfig(JSON.stringify({ clusters: [{ name: 'c', cluster: { server: `${url}/prefix` } }], contexts: [{ name: 'x', context: { cluster: 'c' } }], 'current-context': 'x' })))
+  const client = connect(
+    await parseKubeconfig(JSON.stringify({ clusters: [{ name: 'c', cluster: { server: `${url}/prefix` } }], contexts: [{ name: 'x', context: { cluster: 'c' } }], 'current-context': 'x' })),
+  )
   t.strictSame((await client.list(services)).items, [], 'a list that is null is empty')
   await client.list(services)
   t.equal(served, 3)
@@ -94,7 +96,9 @@ async function listening(t: Test, server: http.Server): Promise<string> {
 
 test('a watch gives events whole, however the bytes are cut, with their kind', async (t) => {
   const object = { metadata: { name: 'wéb', namespace: 'demo', resourceVersion: '5' }, spec: {} }
-  const bytes = Buffer.from(['ADDED', 'MODIFIED', 'DELETED'].map((type) => `${JSON.stringify({ type, object })}\n`).join('') + `${JSON.stringify({ type: 'BOOKMARK', object: { metadata: { resourceVersion: '9' } } })}\n`)
+  const bytes = Buffer.from(
+    ['ADDED', 'MODIFIED', 'DELETED'].map((type) => `${JSON.stringify({ type, object })}\n`).join('') + `${JSON.stringify({ type: 'BOOKMARK', object: { metadata: { resourceVersion: '9' } } })}\n`,
+  )
   const server = http.createServer((request, response) => {
     const size = Number(new URL(request.url!, 'http://x').searchParams.get('resourceVersion'))
     void (async () => {
@@ -151,7 +155,9 @@ test('a watch ends with the server, fails when cut, and lets go when its reader 
 
 test('lists that Go writes as null are empty lists', async (t) => {
   const item = '{"metadata":{"name":"web-x","namespace":"demo","resourceVersion":"2"},"addressType":"IPv4","endpoints":null,"ports":null}'
-  const server = http.createServer((request, response) => response.end(request.url!.includes('watch') ? `{"type":"ADDED","object":${item}}\n` : `{"metadata":{"resourceVersion":"2"},"items":[${item}]}`))
+  const server = http.createServer((request, response) =>
+    response.end(request.url!.includes('watch') ? `{"type":"ADDED","object":${item}}\n` : `{"metadata":{"resourceVersion":"2"},"items":[${item}]}`),
+  )
   const url = await listening(t, server)
   const client = connect(await parseKubeconfig(JSON.stringify({ clusters: [{ name: 'c', cluster: { server: url } }], contexts: [{ name: 'x', context: { cluster: 'c' } }], 'current-context': 'x' })))
   t.match((await client.list(endpointslices)).items, [{ endpoints: [], ports: [] }])
@@ -180,8 +186,14 @@ test('paths are those of the API', async (t) => {
 test('the kinds a server serves are discovered', async (t) => {
   await using api = await FakeApi.start()
   const found = await discover(await api.client())
-  t.match(found.find((r) => r.plural === 'endpointslices'), { group: 'discovery.k8s.io', version: 'v1', kind: 'EndpointSlice', namespaced: true })
-  t.match(found.find((r) => r.plural === 'nodes'), { group: '', version: 'v1', kind: 'Node', namespaced: false })
+  t.match(
+    found.find((r) => r.plural === 'endpointslices'),
+    { group: 'discovery.k8s.io', version: 'v1', kind: 'EndpointSlice', namespaced: true },
+  )
+  t.match(
+    found.find((r) => r.plural === 'nodes'),
+    { group: '', version: 'v1', kind: 'Node', namespaced: false },
+  )
 })
 
 test('an event told again raises its count, a flood about one object is cut, failures harm nobody', async (t) => {
@@ -192,7 +204,10 @@ test('an event told again raises its count, a flood about one object is cut, fai
   for (let i = 0; i < 3; i++) r.event(web, 'Warning', 'BackOff', 'again')
   r.event(web, 'Normal', 'Started', 'Started container')
   await r.flush()
-  t.match(api.all(events).find((e) => e.reason === 'BackOff'), { type: 'Warning', count: 3, message: 'again', involvedObject: { kind: 'Pod', name: 'web', namespace: 'demo', uid: web.metadata.uid! }, source: { component: 'test' } })
+  t.match(
+    api.all(events).find((e) => e.reason === 'BackOff'),
+    { type: 'Warning', count: 3, message: 'again', involvedObject: { kind: 'Pod', name: 'web', namespace: 'demo', uid: web.metadata.uid! }, source: { component: 'test' } },
+  )
   for (let i = 0; i < 50; i++) r.event(web, 'Warning', 'Flood', `number ${i}`)
   await r.flush()
   t.equal(api.all(events).length, 3, 'five about this Pod, three of them the same')
@@ -200,7 +215,13 @@ test('an event told again raises its count, a flood about one object is cut, fai
   r.event(other, 'Normal', 'Lost', 'lost')
   r.event(other, 'Normal', 'Told', 'told')
   await r.flush()
-  t.strictSame(api.all(events).filter((e) => e.involvedObject.name === 'other').map((e) => e.reason), ['Told'])
+  t.strictSame(
+    api
+      .all(events)
+      .filter((e) => e.involvedObject.name === 'other')
+      .map((e) => e.reason),
+    ['Told'],
+  )
 })
 
 /** What a promise is rejected with. */

@@ -157,7 +157,10 @@ export function connect(credentials: Credentials, options: ConnectOptions = {}):
     },
     create: async (resource, object, how = {}) => {
       const body = { apiVersion: apiVersionOf(resource), kind: resource.kind, ...object }
-      return named(resource, await json('POST', pathOf(resource, namespaceOf(resource, object.metadata.namespace, credentials), ...pathTail(how.subresource, object.metadata.name)), body, writing(how)))
+      return named(
+        resource,
+        await json('POST', pathOf(resource, namespaceOf(resource, object.metadata.namespace, credentials), ...pathTail(how.subresource, object.metadata.name)), body, writing(how)),
+      )
     },
     update: async (resource, object, how = {}) => {
       const { name, namespace } = object.metadata
@@ -336,7 +339,12 @@ class Transport {
   }
 
   /** Sends a request and resolves at the headers of its answer. */
-  async #open(method: string, path: string, body: unknown, how: { readonly signal?: AbortSignal | undefined; readonly headers?: Readonly<Record<string, string>> | undefined }): Promise<http.IncomingMessage> {
+  async #open(
+    method: string,
+    path: string,
+    body: unknown,
+    how: { readonly signal?: AbortSignal | undefined; readonly headers?: Readonly<Record<string, string>> | undefined },
+  ): Promise<http.IncomingMessage> {
     const bytes = body === undefined ? undefined : typeof body === 'string' || body instanceof Uint8Array ? Buffer.from(body as string) : Buffer.from(JSON.stringify(body))
     let identity = await this.#credentials.current()
     for (let again = false; ; again = true) {
@@ -357,7 +365,13 @@ class Transport {
     }
   }
 
-  #send(method: string, path: string, bytes: Buffer | undefined, identity: Identity, how: { readonly signal?: AbortSignal | undefined; readonly headers?: Readonly<Record<string, string>> | undefined }): Promise<http.IncomingMessage> {
+  #send(
+    method: string,
+    path: string,
+    bytes: Buffer | undefined,
+    identity: Identity,
+    how: { readonly signal?: AbortSignal | undefined; readonly headers?: Readonly<Record<string, string>> | undefined },
+  ): Promise<http.IncomingMessage> {
     const secure = this.#base.protocol === 'https:'
     const prefix = this.#base.pathname.replace(/\/$/, '')
     return new Promise((resolve, reject) => {
@@ -380,7 +394,9 @@ class Transport {
       })
       request.on('response', resolve)
       // `upgrade` is not asked for here; a server that does it anyway is out of step.
-      request.on('error', (error: NodeJS.ErrnoException) => reject(request.reusedSocket && (error.code === 'ECONNRESET' || error.code === 'EPIPE') ? new Stale(error.message, { cause: error }) : error))
+      request.on('error', (error: NodeJS.ErrnoException) =>
+        reject(request.reusedSocket && (error.code === 'ECONNRESET' || error.code === 'EPIPE') ? new Stale(error.message, { cause: error }) : error),
+      )
       request.end(bytes)
     })
   }

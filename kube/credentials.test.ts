@@ -53,7 +53,13 @@ test('data in the kubeconfig is decoded, files are relative to it', async (t) =>
   const folder = folderFor(t)
   writeFileSync(join(folder, 'client.crt'), 'CERT')
   writeFileSync(join(folder, 'client.key'), 'KEY')
-  writeFileSync(join(folder, 'config'), config({ server, 'certificate-authority-data': Buffer.from('CA').toString('base64'), 'tls-server-name': 'api', 'insecure-skip-tls-verify': true }, { 'client-certificate': 'client.crt', 'client-key': 'client.key', username: 'me', password: 'pw', as: 'other', 'as-groups': ['g1', 'g2'] }))
+  writeFileSync(
+    join(folder, 'config'),
+    config(
+      { server, 'certificate-authority-data': Buffer.from('CA').toString('base64'), 'tls-server-name': 'api', 'insecure-skip-tls-verify': true },
+      { 'client-certificate': 'client.crt', 'client-key': 'client.key', username: 'me', password: 'pw', as: 'other', 'as-groups': ['g1', 'g2'] },
+    ),
+  )
   const { tls, basic, impersonate } = await (await loadCredentials(join(folder, 'config'))).current()
   t.same([tls.ca?.toString(), tls.cert?.toString(), tls.privateKey?.toString(), tls.serverName, tls.insecure], ['CA', 'CERT', 'KEY', 'api', true])
   t.equal(Buffer.from(basic!, 'base64').toString(), 'me:pw')

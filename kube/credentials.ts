@@ -94,7 +94,12 @@ export async function parseKubeconfig(text: string, source: KubeconfigSource = {
 
   const contextName = source.context ?? textOf(config, 'current-context', where)
   const contexts = namedEntries(config, 'contexts', where)
-  const context = contextName === undefined || contextName === '' ? (contexts.size === 1 ? [...contexts.values()][0]! : fail('current-context is not set')) : (contexts.get(contextName) ?? fail(`current-context: there is no context "${contextName}"`))
+  const context =
+    contextName === undefined || contextName === ''
+      ? contexts.size === 1
+        ? [...contexts.values()][0]!
+        : fail('current-context is not set')
+      : (contexts.get(contextName) ?? fail(`current-context: there is no context "${contextName}"`))
   const inContext = mapOf(context, 'context', where)
   const clusterName = textOf(inContext, 'cluster', where) ?? fail(`context "${contextName ?? ''}": cluster is not set`)
   const cluster = mapOf(namedEntries(config, 'clusters', where).get(clusterName) ?? fail(`there is no cluster "${clusterName}"`), 'cluster', where)
@@ -128,15 +133,15 @@ export async function parseKubeconfig(text: string, source: KubeconfigSource = {
     server.replace(/\/+$/, ''),
     textOf(inContext, 'namespace', where) ?? 'default',
     {
-    // As in client-go: a token file wins over the token beside it.
-    token: tokenFile !== undefined && tokenFile !== '' ? { file: resolve(folder, tokenFile) } : token === undefined || token === '' ? undefined : { value: Buffer.from(token) },
-    basic: name === undefined ? undefined : Buffer.from(`${name}:${textOf(user, 'password', where) ?? ''}`).toString('base64'),
-    ca,
-    cert,
-    key,
-    serverName: textOf(cluster, 'tls-server-name', where),
-    insecure,
-    impersonate: impersonation(textOf(user, 'as', where), textOf(user, 'as-uid', where), Array.isArray(groups) ? groups.map(String) : []),
+      // As in client-go: a token file wins over the token beside it.
+      token: tokenFile !== undefined && tokenFile !== '' ? { file: resolve(folder, tokenFile) } : token === undefined || token === '' ? undefined : { value: Buffer.from(token) },
+      basic: name === undefined ? undefined : Buffer.from(`${name}:${textOf(user, 'password', where) ?? ''}`).toString('base64'),
+      ca,
+      cert,
+      key,
+      serverName: textOf(cluster, 'tls-server-name', where),
+      insecure,
+      impersonate: impersonation(textOf(user, 'as', where), textOf(user, 'as-uid', where), Array.isArray(groups) ? groups.map(String) : []),
     },
     patienceOf(cluster),
   )

@@ -9,8 +9,15 @@ export interface Served extends Resource {
 /** Every kind the server serves, in each group's preferred version. */
 export async function discover(client: Client, how: CallOptions = {}): Promise<readonly Served[]> {
   const groups = await read<{ groups?: readonly { preferredVersion: { groupVersion: string } }[] }>(client, '/apis', how)
-  const paths: readonly (readonly [apiVersion: string, path: string])[] = [['v1', '/api/v1'], ...(groups.groups ?? []).map(({ preferredVersion: { groupVersion: v } }): readonly [string, string] => [v, `/apis/${v}`])]
-  const lists = await Promise.all(paths.map(async ([apiVersion, path]) => [apiVersion, await read<{ resources?: readonly { name: string; kind: string; namespaced: boolean; verbs: readonly string[] }[] }>(client, path, how)] as const))
+  const paths: readonly (readonly [apiVersion: string, path: string])[] = [
+    ['v1', '/api/v1'],
+    ...(groups.groups ?? []).map(({ preferredVersion: { groupVersion: v } }): readonly [string, string] => [v, `/apis/${v}`]),
+  ]
+  const lists = await Promise.all(
+    paths.map(
+      async ([apiVersion, path]) => [apiVersion, await read<{ resources?: readonly { name: string; kind: string; namespaced: boolean; verbs: readonly string[] }[] }>(client, path, how)] as const,
+    ),
+  )
   return lists.flatMap(([apiVersion, list]) => (list.resources ?? []).filter((r) => !r.name.includes('/')).map((r) => ({ ...resource(apiVersion, r.name, r.kind, r.namespaced), verbs: r.verbs })))
 }
 

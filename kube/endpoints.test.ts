@@ -8,7 +8,15 @@ const external: Policies = { ...cluster, externalPolicyLocal: true, externallyAc
 const both: Policies = { ...external, internalPolicyLocal: true }
 
 /** Endpoints by their last number, as builders write them; what comes out by the same numbers. `all` is left out where it is the cluster's. */
-const cases: readonly { readonly name: string; readonly given: readonly string[]; readonly how: Policies; readonly cluster: string; readonly local?: string; readonly all?: string; readonly hasAny?: boolean }[] = [
+const cases: readonly {
+  readonly name: string
+  readonly given: readonly string[]
+  readonly how: Policies
+  readonly cluster: string
+  readonly local?: string
+  readonly all?: string
+  readonly hasAny?: boolean
+}[] = [
   { name: 'no endpoints', given: [], how: cluster, cluster: '', hasAny: false },
   { name: 'ready endpoints everywhere serve everybody', given: ['1@n1', '2@n2'], how: cluster, cluster: '1 2' },
   { name: 'an endpoint without a node serves everybody', given: ['1'], how: cluster, cluster: '1' },
@@ -48,7 +56,16 @@ const cases: readonly { readonly name: string; readonly given: readonly string[]
 
 for (const { name, given, how, ...wanted } of cases) {
   test(name, async (t) => {
-    const list = candidates([slice('demo/web', given.map((e) => `10.0.0.${e}`))], '', 'TCP')
+    const list = candidates(
+      [
+        slice(
+          'demo/web',
+          given.map((e) => `10.0.0.${e}`),
+        ),
+      ],
+      '',
+      'TCP',
+    )
     const got = categorize(list, how)
     const text = (of: readonly { readonly address: string }[]): string => of.map((e) => e.address.split('.')[3]).join(' ')
     t.equal(text(got.cluster), wanted.cluster, 'cluster')
@@ -60,7 +77,10 @@ for (const { name, given, how, ...wanted } of cases) {
 
 test('endpoints come from the slices that have the port, under the number it has there', async (t) => {
   const list = candidates([slice('demo/web', ['10.0.0.1'], ['http:8080', 'dns:53/UDP']), slice('demo/web', ['10.0.0.2'], ['http:9090']), slice('demo/web', ['10.0.0.3'], ['other:1'])], 'http', 'TCP')
-  t.strictSame(list.map((e) => `${e.address}:${e.port}`), ['10.0.0.1:8080', '10.0.0.2:9090'])
+  t.strictSame(
+    list.map((e) => `${e.address}:${e.port}`),
+    ['10.0.0.1:8080', '10.0.0.2:9090'],
+  )
   t.strictSame(candidates([slice('demo/web', ['10.0.0.1'], ['dns:53/UDP'])], 'dns', 'TCP'), [])
 })
 

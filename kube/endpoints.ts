@@ -89,7 +89,9 @@ export function policiesOf(service: Service, node: { readonly nodeName: string; 
     internalPolicyLocal: spec.internalTrafficPolicy === 'Local',
     externalPolicyLocal: spec.externalTrafficPolicy === 'Local',
     externallyAccessible:
-      (spec.ports?.some((p) => (p.nodePort ?? 0) > 0) ?? false) || (spec.externalIPs?.length ?? 0) > 0 || (spec.type === 'LoadBalancer' && (status?.loadBalancer?.ingress?.some((i) => i.ip !== undefined && i.ipMode !== 'Proxy') ?? false)),
+      (spec.ports?.some((p) => (p.nodePort ?? 0) > 0) ?? false) ||
+      (spec.externalIPs?.length ?? 0) > 0 ||
+      (spec.type === 'LoadBalancer' && (status?.loadBalancer?.ingress?.some((i) => i.ip !== undefined && i.ipMode !== 'Proxy') ?? false)),
   }
 }
 

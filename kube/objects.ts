@@ -338,7 +338,13 @@ export interface ContainerPort {
 }
 
 export interface ProbeAction {
-  readonly httpGet?: { readonly path?: string; readonly port: IntOrString; readonly host?: string; readonly scheme?: 'HTTP' | 'HTTPS'; readonly httpHeaders?: readonly { readonly name: string; readonly value: string }[] }
+  readonly httpGet?: {
+    readonly path?: string
+    readonly port: IntOrString
+    readonly host?: string
+    readonly scheme?: 'HTTP' | 'HTTPS'
+    readonly httpHeaders?: readonly { readonly name: string; readonly value: string }[]
+  }
   readonly tcpSocket?: { readonly port: IntOrString; readonly host?: string }
   readonly exec?: { readonly command?: readonly string[] }
 }

@@ -11,7 +11,11 @@ const merges: readonly (readonly [target: unknown, patch: unknown, result: unkno
   [{ a: 'c' }, { a: ['b'] }, { a: ['b'] }],
   [{ a: { b: 'c' } }, { a: { b: 'd', c: null } }, { a: { b: 'd' } }],
   [{ a: [{ b: 'c' }] }, { a: [1] }, { a: [1] }],
-  [['a', 'b'], ['c', 'd'], ['c', 'd']],
+  [
+    ['a', 'b'],
+    ['c', 'd'],
+    ['c', 'd'],
+  ],
   [{ a: 'b' }, ['c'], ['c']],
   [{ a: 'foo' }, null, null],
   [{ a: 'foo' }, 'bar', 'bar'],
@@ -41,9 +45,25 @@ const patches: readonly { readonly name: string; readonly given: unknown; readon
   { name: 'move an element', given: { foo: ['all', 'grass', 'cows', 'eat'] }, patch: [{ op: 'move', from: '/foo/1', path: '/foo/3' }], gives: { foo: ['all', 'cows', 'eat', 'grass'] } },
   { name: 'copy', given: { a: [{ b: 1 }] }, patch: [{ op: 'copy', from: '/a/0', path: '/a/-' }], gives: { a: [{ b: 1 }, { b: 1 }] } },
   { name: 'test that holds, order of keys aside', given: { a: { x: 1, y: [2] } }, patch: [{ op: 'test', path: '/a', value: { y: [2], x: 1 } }], gives: { a: { x: 1, y: [2] } } },
-  { name: 'escaped names', given: { 'a/b': 1, 'm~n': 2 }, patch: [{ op: 'test', path: '/a~1b', value: 1 }, { op: 'remove', path: '/m~0n' }], gives: { 'a/b': 1 } },
+  {
+    name: 'escaped names',
+    given: { 'a/b': 1, 'm~n': 2 },
+    patch: [
+      { op: 'test', path: '/a~1b', value: 1 },
+      { op: 'remove', path: '/m~0n' },
+    ],
+    gives: { 'a/b': 1 },
+  },
   { name: 'add of null', given: { a: 1 }, patch: [{ op: 'add', path: '/a', value: null }], gives: { a: null } },
-  { name: 'all or nothing', given: { a: 1 }, patch: [{ op: 'add', path: '/b', value: 1 }, { op: 'remove', path: '/c' }], gives: undefined },
+  {
+    name: 'all or nothing',
+    given: { a: 1 },
+    patch: [
+      { op: 'add', path: '/b', value: 1 },
+      { op: 'remove', path: '/c' },
+    ],
+    gives: undefined,
+  },
   { name: 'test that fails', given: { a: 1 }, patch: [{ op: 'test', path: '/a', value: '1' }], gives: undefined },
   { name: 'add below nothing', given: { q: { bar: 2 } }, patch: [{ op: 'add', path: '/a/b', value: 1 }], gives: undefined },
   { name: 'an index with a leading zero', given: { a: [1, 2] }, patch: [{ op: 'remove', path: '/a/01' }], gives: undefined },
@@ -96,8 +116,23 @@ const schema: MergeSchema = (field) => {
 const strategic: readonly { readonly name: string; readonly given: unknown; readonly patch: unknown; readonly gives: unknown }[] = [
   { name: 'maps merge and null removes', given: { spec: { a: 1, b: 2 } }, patch: { spec: { b: null, c: 3 } }, gives: { spec: { a: 1, c: 3 } } },
   { name: 'a list without a rule is replaced', given: { args: ['a', 'b'] }, patch: { args: ['c'] }, gives: { args: ['c'] } },
-  { name: 'elements merge by their key', given: { containers: [{ name: 'a', image: '1' }, { name: 'b', image: '1' }] }, patch: { containers: [{ name: 'b', image: '2' }, { name: 'c' }] }, gives: { containers: [{ name: 'a', image: '1' }, { name: 'b', image: '2' }, { name: 'c' }] } },
-  { name: 'lists in elements merge too', given: { containers: [{ name: 'a', ports: [{ port: 80, x: 1 }] }] }, patch: { containers: [{ name: 'a', ports: [{ port: 80, y: 2 }, { port: 81 }] }] }, gives: { containers: [{ name: 'a', ports: [{ port: 80, x: 1, y: 2 }, { port: 81 }] }] } },
+  {
+    name: 'elements merge by their key',
+    given: {
+      containers: [
+        { name: 'a', image: '1' },
+        { name: 'b', image: '1' },
+      ],
+    },
+    patch: { containers: [{ name: 'b', image: '2' }, { name: 'c' }] },
+    gives: { containers: [{ name: 'a', image: '1' }, { name: 'b', image: '2' }, { name: 'c' }] },
+  },
+  {
+    name: 'lists in elements merge too',
+    given: { containers: [{ name: 'a', ports: [{ port: 80, x: 1 }] }] },
+    patch: { containers: [{ name: 'a', ports: [{ port: 80, y: 2 }, { port: 81 }] }] },
+    gives: { containers: [{ name: 'a', ports: [{ port: 80, x: 1, y: 2 }, { port: 81 }] }] },
+  },
   { name: '$patch: delete of an element', given: { containers: [{ name: 'a' }, { name: 'b' }] }, patch: { containers: [{ name: 'a', $patch: 'delete' }] }, gives: { containers: [{ name: 'b' }] } },
   { name: '$patch: replace of a list', given: { containers: [{ name: 'a' }, { name: 'b' }] }, patch: { containers: [{ name: 'c' }, { $patch: 'replace' }] }, gives: { containers: [{ name: 'c' }] } },
   { name: '$patch: replace of a map', given: { spec: { a: 1, b: { c: 1 } } }, patch: { spec: { $patch: 'replace', b: { d: 1 } } }, gives: { spec: { b: { d: 1 } } } },
@@ -105,11 +140,44 @@ const strategic: readonly { readonly name: string; readonly given: unknown; read
   { name: 'a set of values grows', given: { finalizers: ['a', 'b'] }, patch: { finalizers: ['b', 'c'] }, gives: { finalizers: ['a', 'b', 'c'] } },
   { name: '$deleteFromPrimitiveList', given: { finalizers: ['a', 'b', 'c'] }, patch: { '$deleteFromPrimitiveList/finalizers': ['b'] }, gives: { finalizers: ['a', 'c'] } },
   { name: '$setElementOrder of values', given: { finalizers: ['a', 'b'] }, patch: { '$setElementOrder/finalizers': ['c', 'b', 'a'], finalizers: ['c'] }, gives: { finalizers: ['c', 'b', 'a'] } },
-  { name: '$setElementOrder alone', given: { containers: [{ name: 'a' }, { name: 'b' }] }, patch: { '$setElementOrder/containers': [{ name: 'b' }, { name: 'a' }] }, gives: { containers: [{ name: 'b' }, { name: 'a' }] } },
-  { name: '$setElementOrder leaves the server\'s own where they were', given: { containers: [{ name: 'own' }, { name: 'a' }, { name: 'b' }] }, patch: { '$setElementOrder/containers': [{ name: 'b' }, { name: 'a' }, { name: 'c' }], containers: [{ name: 'c' }] }, gives: { containers: [{ name: 'own' }, { name: 'b' }, { name: 'a' }, { name: 'c' }] } },
-  { name: 'what kubectl apply sends for a changed port', given: { spec: { ports: [{ name: 'http', port: 80, nodePort: 30080 }] } }, patch: { spec: { '$setElementOrder/ports': [{ port: 8080 }], ports: [{ name: 'http', port: 8080 }, { $patch: 'delete', port: 80 }] } }, gives: { spec: { ports: [{ name: 'http', port: 8080 }] } } },
-  { name: '$retainKeys', given: { strategy: { type: 'RollingUpdate', rollingUpdate: { maxSurge: 1 } } }, patch: { strategy: { $retainKeys: ['type'], type: 'Recreate' } }, gives: { strategy: { type: 'Recreate' } } },
-  { name: 'directives do not stay in what is new', given: {}, patch: { containers: [{ name: 'a', '$setElementOrder/ports': [{ port: 1 }], ports: [{ port: 1 }] }] }, gives: { containers: [{ name: 'a', ports: [{ port: 1 }] }] } },
+  {
+    name: '$setElementOrder alone',
+    given: { containers: [{ name: 'a' }, { name: 'b' }] },
+    patch: { '$setElementOrder/containers': [{ name: 'b' }, { name: 'a' }] },
+    gives: { containers: [{ name: 'b' }, { name: 'a' }] },
+  },
+  {
+    name: "$setElementOrder leaves the server's own where they were",
+    given: { containers: [{ name: 'own' }, { name: 'a' }, { name: 'b' }] },
+    patch: { '$setElementOrder/containers': [{ name: 'b' }, { name: 'a' }, { name: 'c' }], containers: [{ name: 'c' }] },
+    gives: { containers: [{ name: 'own' }, { name: 'b' }, { name: 'a' }, { name: 'c' }] },
+  },
+  {
+    name: 'what kubectl apply sends for a changed port',
+    given: { spec: { ports: [{ name: 'http', port: 80, nodePort: 30080 }] } },
+    patch: {
+      spec: {
+        '$setElementOrder/ports': [{ port: 8080 }],
+        ports: [
+          { name: 'http', port: 8080 },
+          { $patch: 'delete', port: 80 },
+        ],
+      },
+    },
+    gives: { spec: { ports: [{ name: 'http', port: 8080 }] } },
+  },
+  {
+    name: '$retainKeys',
+    given: { strategy: { type: 'RollingUpdate', rollingUpdate: { maxSurge: 1 } } },
+    patch: { strategy: { $retainKeys: ['type'], type: 'Recreate' } },
+    gives: { strategy: { type: 'Recreate' } },
+  },
+  {
+    name: 'directives do not stay in what is new',
+    given: {},
+    patch: { containers: [{ name: 'a', '$setElementOrder/ports': [{ port: 1 }], ports: [{ port: 1 }] }] },
+    gives: { containers: [{ name: 'a', ports: [{ port: 1 }] }] },
+  },
 ]
 for (const { name, given, patch, gives } of strategic) {
   test(`strategic merge: ${name}`, async (t) => {

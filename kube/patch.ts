@@ -181,7 +181,12 @@ function mergeMaps(original: Map_, patch: Map_, schema: MergeSchema): Record<str
     const field = key.slice(deletePrimitives.length)
     const list = own(out, field)
     if (!Array.isArray(value)) throw new PatchError(`${key}: expected a list`)
-    if (Array.isArray(list)) put(out, field, list.filter((v) => !value.some((w) => equal(v, w))))
+    if (Array.isArray(list))
+      put(
+        out,
+        field,
+        list.filter((v) => !value.some((w) => equal(v, w))),
+      )
   }
   for (const [key, value] of Object.entries(patch)) {
     if (key.startsWith('$')) continue

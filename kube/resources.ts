@@ -1,21 +1,4 @@
-import type {
-  ConfigMap,
-  Deployment,
-  Endpoints,
-  EndpointSlice,
-  Event,
-  Ingress,
-  IngressClass,
-  KubeObject,
-  Lease,
-  Namespace,
-  Node,
-  Pod,
-  ReplicaSet,
-  Secret,
-  Service,
-  ServiceAccount,
-} from './objects.ts'
+import type { ConfigMap, Deployment, Endpoints, EndpointSlice, Event, Ingress, IngressClass, KubeObject, Lease, Namespace, Node, Pod, ReplicaSet, Secret, Service, ServiceAccount } from './objects.ts'
 
 /** Where objects of one kind live in the API. `T` is what is read there. */
 export interface Resource<T extends KubeObject = KubeObject> {

@@ -46,7 +46,15 @@ for (const bad of ['a in (b', 'a=b,', ',a', 'a in b', 'a ~ b', '=a', 'a,,b', 'n>
 }
 
 test('a LabelSelector object means the same', async (t) => {
-  const r = fromLabelSelector({ matchLabels: { app: 'web' }, matchExpressions: [{ key: 'tier', operator: 'In', values: ['front', 'back'] }, { key: 'gone', operator: 'DoesNotExist' }, { key: 'n', operator: 'NotIn', values: ['6'] }, { key: 'app', operator: 'Exists' }] })
+  const r = fromLabelSelector({
+    matchLabels: { app: 'web' },
+    matchExpressions: [
+      { key: 'tier', operator: 'In', values: ['front', 'back'] },
+      { key: 'gone', operator: 'DoesNotExist' },
+      { key: 'n', operator: 'NotIn', values: ['6'] },
+      { key: 'app', operator: 'Exists' },
+    ],
+  })
   t.ok(matchesLabels(r, labels))
   t.notOk(matchesLabels(r, { ...labels, gone: 'x' }))
 })

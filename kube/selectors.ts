@@ -88,7 +88,8 @@ const prefixForm = /^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9]
 
 function labelKey(text: string): string {
   const slash = text.indexOf('/')
-  if ((slash >= 0 && (slash > 253 || !prefixForm.test(text.slice(0, slash)))) || !nameForm.test(text.slice(slash + 1))) throw new SelectorError(`unable to parse requirement: key: Invalid value: "${text}": is no label key`)
+  if ((slash >= 0 && (slash > 253 || !prefixForm.test(text.slice(0, slash)))) || !nameForm.test(text.slice(slash + 1)))
+    throw new SelectorError(`unable to parse requirement: key: Invalid value: "${text}": is no label key`)
   return text
 }
 

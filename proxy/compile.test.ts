@@ -56,7 +56,9 @@ test('what did not change keeps its identity', async (t) => {
 test('what makes no sense is refused in words, the rest is served', async (t) => {
   const given = (name: string): string[] => {
     const objects = flows.find((f) => f.name === name)!.given
-    return [...reasons(compile({ services: objects.filter((o): o is Service => !('addressType' in o)), slices: objects.filter((o): o is EndpointSlice => 'addressType' in o), nodes }, optionSets.usual))]
+    return [
+      ...reasons(compile({ services: objects.filter((o): o is Service => !('addressType' in o)), slices: objects.filter((o): o is EndpointSlice => 'addressType' in o), nodes }, optionSets.usual)),
+    ]
   }
   t.same(given('a port number that makes no sense does not spoil the other port'), ['Service default/zero-port: port zero: 0 is not a port number (1 to 65535)'])
   t.same(given('endpoints that make no sense do not spoil the others').sort(), [
@@ -67,7 +69,9 @@ test('what makes no sense is refused in words, the rest is served', async (t) =>
     'Service default/bad-endpoints: endpoint address "999.1.1.1" is not an IP address',
     'Service default/bad-endpoints: endpoint address "nonsense" is not an IP address',
   ])
-  t.match(given('of two services that want an address and port, the older gets it'), ['Service default/younger: the same address and port belong to Service default/older, which is older or comes first by name'])
+  t.match(given('of two services that want an address and port, the older gets it'), [
+    'Service default/younger: the same address and port belong to Service default/older, which is older or comes first by name',
+  ])
   t.match(given('an external IP outside the allowed ranges is not served'), ['Service default/external-elsewhere: external IP 192.0.2.1 is not inside --external-ip-ranges'])
   t.match(given('a source range that makes no sense opens nothing'), [/load balancer source range "nonsense" is not a network/])
 })

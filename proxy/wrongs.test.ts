@@ -21,7 +21,11 @@ void test('the proxy under each wrong of the API', async (t) => {
       const proxy = new NodeProxy(options, { kernel, log: silent, options }, new IptablesBackend({ kernel, log: silent }), client)
       const ended = proxy.run(signal, () => {}).catch(() => {})
       const rules = (): Promise<string> => kernel.iptables(4).save(['nat'])
-      const targets = async (ip: string): Promise<string> => [...(await rules()).matchAll(new RegExp(`-d ${ip}/32 .*--to-destination (\\S+)`, 'g'))].map((m) => m[1]!).sort().join()
+      const targets = async (ip: string): Promise<string> =>
+        [...(await rules()).matchAll(new RegExp(`-d ${ip}/32 .*--to-destination (\\S+)`, 'g'))]
+          .map((m) => m[1]!)
+          .sort()
+          .join()
       return {
         settled: async () => (await targets('10.96.0.1')) === '10.244.0.1:8080' && (await targets('10.96.0.2')) === '10.244.0.2:8080',
         changed: async () => (await targets('10.96.0.1')) === '10.244.0.1:8080,10.244.0.9:8080' && (await targets('10.96.0.3')) === '10.244.0.3:8080' && !(await rules()).includes('10.96.0.2/32'),

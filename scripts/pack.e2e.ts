@@ -23,13 +23,17 @@ test('the packed project brings a lab up, answers one curl by name, and takes th
 
   const switchyard = join(empty, 'node_modules/.bin/switchyard')
   const package_ = join(empty, 'node_modules/@switchyard-net/switchyard')
-  t.notOk(readdirSync(package_, { recursive: true }).some((f) => String(f).endsWith('.ts')), 'no TypeScript is packed')
+  t.notOk(
+    readdirSync(package_, { recursive: true }).some((f) => String(f).endsWith('.ts')),
+    'no TypeScript is packed',
+  )
   t.match(run(switchyard, ['version'], empty), /^\d+\.\d+\.\d+\n$/)
   t.teardown(() => spawnSync(switchyard, ['lab', 'down'], { cwd: empty, env }))
   run(switchyard, ['lab', 'up', '--nodes', '2'], empty)
   run(switchyard, ['apply', '-f', join(package_, 'dist/lab/manifests/hello.yaml')], empty)
   let answer = ''
-  for (let i = 0; i < 60 && answer === ''; i++) answer = spawnSync(switchyard, ['lab', 'exec', 'demo/client', '--', 'curl', '-s', '-m', '2', 'http://hello.demo.svc.cluster.local'], { cwd: empty, env, encoding: 'utf8' }).stdout
+  for (let i = 0; i < 60 && answer === ''; i++)
+    answer = spawnSync(switchyard, ['lab', 'exec', 'demo/client', '--', 'curl', '-s', '-m', '2', 'http://hello.demo.svc.cluster.local'], { cwd: empty, env, encoding: 'utf8' }).stdout
   t.match(answer, /^hello from /)
   t.match(run(switchyard, ['lab', 'down'], empty), /down/)
 })

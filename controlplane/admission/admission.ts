@@ -54,9 +54,11 @@ async function admitPod(cache: Cache, call: Call, pod: Json): Promise<void> {
   const deadline = Date.now() + 3000
   while (name === 'default' && cache.of(serviceaccounts).get(key) === undefined && Date.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 20))
   const account = cache.of(serviceaccounts).get(key)?.object
-  if (account === undefined && name !== 'default') throw forbidden(call.kind, pod['metadata'].name ?? '', `error looking up service account ${call.namespace}/${name}: serviceaccount ${JSON.stringify(name)} not found`)
+  if (account === undefined && name !== 'default')
+    throw forbidden(call.kind, pod['metadata'].name ?? '', `error looking up service account ${call.namespace}/${name}: serviceaccount ${JSON.stringify(name)} not found`)
   if ((spec.imagePullSecrets ?? []).length === 0 && (account?.['imagePullSecrets'] ?? []).length > 0) spec.imagePullSecrets = structuredClone(account!['imagePullSecrets'])
-  if ((spec.priorityClassName ?? '') !== '' && !spec.priorityClassName.startsWith('system-')) throw forbidden(call.kind, pod['metadata'].name ?? '', `no PriorityClass with name ${spec.priorityClassName} was found`)
+  if ((spec.priorityClassName ?? '') !== '' && !spec.priorityClassName.startsWith('system-'))
+    throw forbidden(call.kind, pod['metadata'].name ?? '', `no PriorityClass with name ${spec.priorityClassName} was found`)
   spec.priority ??= 0
   spec.preemptionPolicy ??= 'PreemptLowerPriority'
   const tolerations: Json[] = spec.tolerations ?? []

@@ -120,13 +120,19 @@ export class ServiceAllocator {
     let families = [...(asked ?? [])]
     ips.forEach((ip, i) => {
       const family = familyOf(ip) === 4 ? 'IPv4' : 'IPv6'
-      if (families[i] !== undefined && families[i] !== family) throw refused(service, (e) => e.invalid(`spec.clusterIPs[${i}]`, ip, `expected an ${families[i]} value as indicated by \`ipFamilies[${i}]\``))
+      if (families[i] !== undefined && families[i] !== family)
+        throw refused(service, (e) => e.invalid(`spec.clusterIPs[${i}]`, ip, `expected an ${families[i]} value as indicated by \`ipFamilies[${i}]\``))
       families[i] = family
     })
     const policy: string | undefined = spec.ipFamilyPolicy
     if (!headlessWithoutSelector) {
       families.forEach((f, i) => {
-        if (!configured.includes(f)) throw refused(service, (e) => (ips[i] !== undefined && asked === undefined ? e.invalid(`spec.clusterIPs[${i}]`, ips, `${f} is not configured on this cluster`) : e.invalid(`spec.ipFamilies[${i}]`, f, 'not configured on this cluster')))
+        if (!configured.includes(f))
+          throw refused(service, (e) =>
+            ips[i] !== undefined && asked === undefined
+              ? e.invalid(`spec.clusterIPs[${i}]`, ips, `${f} is not configured on this cluster`)
+              : e.invalid(`spec.ipFamilies[${i}]`, f, 'not configured on this cluster'),
+          )
       })
       if (policy === 'RequireDualStack' && configured.length < 2) throw refused(service, (e) => e.invalid('spec.ipFamilyPolicy', policy, 'this cluster is not configured for dual-stack services'))
     }
@@ -148,7 +154,10 @@ export class ServiceAllocator {
     // The lower part is left to those who ask for an address by name, as Kubernetes does.
     const reserved = count <= 32 ? 0 : Math.min(Math.max(16, Math.floor(count / 16)), 256)
     const last = range.family === 4 ? count - 2 : count - 1
-    for (const [low, high] of [[reserved + 1, last], [1, Math.min(reserved, last)]] as const) {
+    for (const [low, high] of [
+      [reserved + 1, last],
+      [1, Math.min(reserved, last)],
+    ] as const) {
       const span = high - low + 1
       if (span <= 0) continue
       const start = randomInt(span)
@@ -209,7 +218,11 @@ export class ServiceAllocator {
     const key = `/allocations/ports/${port}`
     if (had.has(key)) return
     if (port < this.#ranges.ports.from || port > this.#ranges.ports.to || !(await this.#take(key, owner)))
-      throw new Failure(500, 'InternalError', `Internal error occurred: failed to allocate requested HealthCheck NodePort ${port}: provided port is ${port < this.#ranges.ports.from || port > this.#ranges.ports.to ? `not in the valid range. The range of valid ports is ${this.#ranges.ports.from}-${this.#ranges.ports.to}` : 'already allocated'}`)
+      throw new Failure(
+        500,
+        'InternalError',
+        `Internal error occurred: failed to allocate requested HealthCheck NodePort ${port}: provided port is ${port < this.#ranges.ports.from || port > this.#ranges.ports.to ? `not in the valid range. The range of valid ports is ${this.#ranges.ports.from}-${this.#ranges.ports.to}` : 'already allocated'}`,
+      )
     taken.push(key)
   }
 
@@ -217,7 +230,10 @@ export class ServiceAllocator {
     const { from, to } = this.#ranges.ports
     const count = to - from + 1
     const reserved = count < 16 ? 0 : Math.min(Math.max(16, Math.floor(count / 32)), 128)
-    for (const [low, high] of [[from + reserved, to], [from, from + reserved - 1]] as const) {
+    for (const [low, high] of [
+      [from + reserved, to],
+      [from, from + reserved - 1],
+    ] as const) {
       const span = high - low + 1
       if (span <= 0) continue
       const start = randomInt(span)
@@ -253,7 +269,8 @@ export class ServiceAllocator {
 function keysOf(service: Json): string[] {
   const spec = service['spec'] ?? {}
   const out = new Set<string>()
-  if (spec.type !== 'ExternalName') for (const ip of (spec.clusterIPs ?? (spec.clusterIP === undefined ? [] : [spec.clusterIP])) as string[]) if (ip !== '' && ip !== 'None') out.add(`/allocations/ips/${parseIp(ip) ?? ip}`)
+  if (spec.type !== 'ExternalName')
+    for (const ip of (spec.clusterIPs ?? (spec.clusterIP === undefined ? [] : [spec.clusterIP])) as string[]) if (ip !== '' && ip !== 'None') out.add(`/allocations/ips/${parseIp(ip) ?? ip}`)
   for (const p of (spec.ports ?? []) as Json[]) if ((p['nodePort'] ?? 0) !== 0) out.add(`/allocations/ports/${p['nodePort']}`)
   if ((spec.healthCheckNodePort ?? 0) !== 0) out.add(`/allocations/ports/${spec.healthCheckNodePort}`)
   return [...out]

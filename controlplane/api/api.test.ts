@@ -14,7 +14,11 @@ interface Answer {
 }
 
 async function ask(method: string, path: string, body?: unknown, headers: Record<string, string> = {}): Promise<Answer> {
-  const r = await fetch(plane.url + path, { method, headers: { ...(body === undefined ? {} : { 'content-type': 'application/json' }), ...headers }, ...(body === undefined ? {} : { body: typeof body === 'string' ? body : JSON.stringify(body) }) })
+  const r = await fetch(plane.url + path, {
+    method,
+    headers: { ...(body === undefined ? {} : { 'content-type': 'application/json' }), ...headers },
+    ...(body === undefined ? {} : { body: typeof body === 'string' ? body : JSON.stringify(body) }),
+  })
   const text = await r.text()
   let parsed: unknown = text
   try {
@@ -84,7 +88,12 @@ test('what is refused is refused in words that name the field', async (t) => {
   t.equal(code, 422)
   t.same(
     body.details.causes.map((c: any) => `${c.field}: ${c.message}`),
-    ['spec.ports[0].name: Required value', 'spec.ports[0].port: Invalid value: 70000: must be between 1 and 65535, inclusive', 'spec.ports[0].targetPort: Invalid value: 70000: must be between 1 and 65535, inclusive', 'spec.ports[1].name: Required value'],
+    [
+      'spec.ports[0].name: Required value',
+      'spec.ports[0].port: Invalid value: 70000: must be between 1 and 65535, inclusive',
+      'spec.ports[0].targetPort: Invalid value: 70000: must be between 1 and 65535, inclusive',
+      'spec.ports[1].name: Required value',
+    ],
   )
   const strict = await ask('POST', `${services}?fieldValidation=Strict`, '{"metadata":{"name":"x","name":"y"},"spec":{"foo":1,"ports":[{"port":80}]}}')
   t.equal(strict.body.message, 'Service in version "v1" cannot be handled as a Service: strict decoding error: unknown field "spec.foo", duplicate field "metadata.name"')
@@ -127,13 +136,16 @@ test('a list in pages shows one moment', async (t) => {
   await ask('POST', services, { metadata: { name: 'zz' }, spec: { ports: [{ port: 80 }] } })
   await ask('DELETE', `${services}/s9`)
   const names = first.items.map((i: any) => i.metadata.name)
-  for (let token = first.metadata.continue; token !== undefined; ) {
+  for (let token = first.metadata.continue; token !== undefined;) {
     const page: any = (await ask('GET', `${services}?limit=10&continue=${encodeURIComponent(token)}`)).body
     t.equal(page.metadata.resourceVersion, first.metadata.resourceVersion)
     names.push(...page.items.map((i: any) => i.metadata.name))
     token = page.metadata.continue
   }
-  t.same(names, all.items.map((i: any) => i.metadata.name))
+  t.same(
+    names,
+    all.items.map((i: any) => i.metadata.name),
+  )
 })
 
 test('a version that is not here yet is waited for, then a timeout; a bad selector is a bad request', async (t) => {
@@ -144,7 +156,8 @@ test('a version that is not here yet is waited for, then a timeout; a bad select
 })
 
 test('server-side apply keeps owners: a conflict names them, force takes over, what is no longer named goes', async (t) => {
-  const apply = (manager: string, data: Record<string, string>, more = ''): Promise<Answer> => ask('PATCH', `${maps}/ssa?fieldManager=${manager}${more}`, { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'ssa' }, data }, { 'content-type': 'application/apply-patch+yaml' })
+  const apply = (manager: string, data: Record<string, string>, more = ''): Promise<Answer> =>
+    ask('PATCH', `${maps}/ssa?fieldManager=${manager}${more}`, { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'ssa' }, data }, { 'content-type': 'application/apply-patch+yaml' })
   t.equal((await apply('me', { a: '1', b: '1' })).code, 201)
   t.equal((await apply('you', { a: '2' })).body.message, 'Apply failed with 1 conflict: conflict with "me": .data.a')
   const forced = (await apply('you', { a: '2' }, '&force=true')).body

@@ -4,13 +4,36 @@ import type { Message, Type } from '../kinds/schema.ts'
 import type { Cache, Entry } from './cache.ts'
 import type { Call, Rest } from './rest.ts'
 import { parseYamlBody } from './body.ts'
-import { compareObjects, difference, intersection, isEmpty, mergeApplied, pathText, prune, readManagers, setOfObject, stampOf, union, writeManagers, has, type FieldSet, type Manager, type Path } from './managed.ts'
+import {
+  compareObjects,
+  difference,
+  intersection,
+  isEmpty,
+  mergeApplied,
+  pathText,
+  prune,
+  readManagers,
+  setOfObject,
+  stampOf,
+  union,
+  writeManagers,
+  has,
+  type FieldSet,
+  type Manager,
+  type Path,
+} from './managed.ts'
 import { badRequest, Failure } from './status.ts'
 
 const lastApplied = 'kubectl.kubernetes.io/last-applied-configuration'
 
 /** Server-side apply: lays what the manager wants over what is there; what it no longer names and nobody else holds goes; others' fields are a conflict unless forced. */
-export async function applyPatch(rest: Rest, _cache: Cache, call: Call, text: string, how: { readonly force: boolean; readonly part?: 'status' }): Promise<{ readonly entry: Entry; readonly made: boolean }> {
+export async function applyPatch(
+  rest: Rest,
+  _cache: Cache,
+  call: Call,
+  text: string,
+  how: { readonly force: boolean; readonly part?: 'status' },
+): Promise<{ readonly entry: Entry; readonly made: boolean }> {
   const { kind: k } = call
   let body: unknown
   try {
@@ -36,7 +59,13 @@ export async function applyPatch(rest: Rest, _cache: Cache, call: Call, text: st
   const existing = rest.find(k, call.namespace, call.name)
   if (existing === undefined) {
     if (how.part !== undefined) rest.entry(k, call.namespace, call.name)
-    if (meta['uid'] !== undefined) throw new Failure(409, 'Conflict', `Operation cannot be fulfilled on ${k.plural} ${JSON.stringify(name)}: uid mismatch: the provided object specified uid ${meta['uid']}, and no existing object was found`, { name, kind: k.plural })
+    if (meta['uid'] !== undefined)
+      throw new Failure(
+        409,
+        'Conflict',
+        `Operation cannot be fulfilled on ${k.plural} ${JSON.stringify(name)}: uid mismatch: the provided object specified uid ${meta['uid']}, and no existing object was found`,
+        { name, kind: k.plural },
+      )
     const object = rest.decode(call, { ...given, metadata: { ...meta, name } })
     delete object['metadata'].resourceVersion
     const fields = writeManagers([{ manager: call.manager, operation: 'Apply', apiVersion: version, subresource: call.subresource, time: stampOf(rest.now), set }])
@@ -71,7 +100,8 @@ export async function applyPatch(rest: Rest, _cache: Cache, call: Call, text: st
       fields = writeManagers([...left, { manager: call.manager, operation: 'Apply', apiVersion: version, subresource: call.subresource, time: unchanged ? mine?.time : stampOf(rest.now), set }])
       const result: Json = { kind: k.kind, apiVersion: version, ...clean }
       // Older kubectl reads what it applied from the annotation: keep it true. It belongs to nobody anew, so it is no conflict.
-      if (call.manager === 'kubectl' && annotation !== undefined) result['metadata'] = { ...result['metadata'], annotations: { ...result['metadata'].annotations, [lastApplied]: `${JSON.stringify(withAnnotations(given))}\n` } }
+      if (call.manager === 'kubectl' && annotation !== undefined)
+        result['metadata'] = { ...result['metadata'], annotations: { ...result['metadata'].annotations, [lastApplied]: `${JSON.stringify(withAnnotations(given))}\n` } }
       if (applied['metadata'].resourceVersion !== undefined) result['metadata'].resourceVersion = applied['metadata'].resourceVersion
       else result['metadata'].resourceVersion = before['metadata'].resourceVersion
       return result
@@ -83,7 +113,12 @@ export async function applyPatch(rest: Rest, _cache: Cache, call: Call, text: st
 
 function fromConflicts(m: Manager, conflicts: readonly { readonly manager: Manager; readonly path: Path }[]): FieldSet {
   let out: FieldSet = {}
-  for (const c of conflicts) if (c.manager === m) out = union(out, c.path.reduceRight<FieldSet>((inner, p) => ({ [p]: inner }), {}))
+  for (const c of conflicts)
+    if (c.manager === m)
+      out = union(
+        out,
+        c.path.reduceRight<FieldSet>((inner, p) => ({ [p]: inner }), {}),
+      )
   return out
 }
 
@@ -157,7 +192,9 @@ function typedValue(type: Type, v: unknown, at: string, keys: readonly string[] 
     case 'message':
       return typeof v === 'object' && !Array.isArray(v) ? typed(type.message, v as Json, at) : [`${at}: expected map, got &{${String(v)}}`]
     case 'map':
-      return typeof v === 'object' && !Array.isArray(v) ? Object.entries(v as Json).flatMap(([k, x]) => typedValue(type.of, x, `${at}.${k}`, undefined, false)) : [`${at}: expected map, got &{${String(v)}}`]
+      return typeof v === 'object' && !Array.isArray(v)
+        ? Object.entries(v as Json).flatMap(([k, x]) => typedValue(type.of, x, `${at}.${k}`, undefined, false))
+        : [`${at}: expected map, got &{${String(v)}}`]
     case 'list': {
       if (!Array.isArray(v)) return [`${at}: expected list, got &{${String(v)}}`]
       const out: string[] = []
@@ -203,7 +240,8 @@ function typedValue(type: Type, v: unknown, at: string, keys: readonly string[] 
 const goValue = (v: unknown): string => (typeof v === 'string' ? JSON.stringify(v) : String(v))
 
 function conflictOf(conflicts: readonly { readonly manager: Manager; readonly path: Path }[]): Failure {
-  const who = (m: Manager): string => `${JSON.stringify(m.manager)}${m.subresource === '' ? '' : ` with subresource ${JSON.stringify(m.subresource)}`}${m.operation === 'Update' ? ` using ${m.apiVersion}` : ''}`
+  const who = (m: Manager): string =>
+    `${JSON.stringify(m.manager)}${m.subresource === '' ? '' : ` with subresource ${JSON.stringify(m.subresource)}`}${m.operation === 'Update' ? ` using ${m.apiVersion}` : ''}`
   const causes = conflicts.map((c) => ({ reason: 'FieldManagerConflict', message: `conflict with ${who(c.manager)}`, field: pathText(c.path) }))
   let text: string
   if (conflicts.length === 1) text = `Apply failed with 1 conflict: conflict with ${who(conflicts[0]!.manager)}: ${pathText(conflicts[0]!.path)}`
@@ -217,4 +255,3 @@ function conflictOf(conflicts: readonly { readonly manager: Manager; readonly pa
   }
   return new Failure(409, 'Conflict', text, { causes })
 }
-

@@ -48,7 +48,14 @@ function goWords(text: string, error: Error): string {
   const at = Number(/position (\d+)/.exec(error.message)?.[1] ?? 0)
   const c = text[at] ?? ''
   const before = text.slice(0, at).trimEnd().at(-1)
-  const where = at === 0 || before === undefined ? 'looking for beginning of value' : before === '{' ? 'looking for beginning of object key string' : before === ',' || before === ':' || before === '[' ? 'looking for beginning of value' : 'after object key:value pair'
+  const where =
+    at === 0 || before === undefined
+      ? 'looking for beginning of value'
+      : before === '{'
+        ? 'looking for beginning of object key string'
+        : before === ',' || before === ':' || before === '['
+          ? 'looking for beginning of value'
+          : 'after object key:value pair'
   return `invalid character ${c === "'" ? `'\\''` : `'${c}'`} ${where}`
 }
 

@@ -43,7 +43,14 @@ export class Discovery {
     if (path === '/api' || path === '/apis') {
       const wanted = aggregated(request.headers.accept)
       if (wanted !== undefined) this.#aggregate(path, wanted, request, response)
-      else json(response, path === '/api' ? { kind: 'APIVersions', versions: ['v1'], serverAddressByClientCIDRs: [{ clientCIDR: '0.0.0.0/0', serverAddress: this.#address() }] } : { kind: 'APIGroupList', apiVersion: 'v1', groups: this.#names().map((g) => group(g)) }, request)
+      else
+        json(
+          response,
+          path === '/api'
+            ? { kind: 'APIVersions', versions: ['v1'], serverAddressByClientCIDRs: [{ clientCIDR: '0.0.0.0/0', serverAddress: this.#address() }] }
+            : { kind: 'APIGroupList', apiVersion: 'v1', groups: this.#names().map((g) => group(g)) },
+          request,
+        )
       return true
     }
     const m = /^\/apis\/([^/]+)(?:\/([^/]+))?$/.exec(path)
@@ -69,7 +76,18 @@ export class Discovery {
 
   /** In the order that Kubernetes lists its groups. */
   #names(): string[] {
-    const order = ['apps', 'events.k8s.io', 'authentication.k8s.io', 'authorization.k8s.io', 'autoscaling', 'networking.k8s.io', 'policy', 'rbac.authorization.k8s.io', 'coordination.k8s.io', 'discovery.k8s.io']
+    const order = [
+      'apps',
+      'events.k8s.io',
+      'authentication.k8s.io',
+      'authorization.k8s.io',
+      'autoscaling',
+      'networking.k8s.io',
+      'policy',
+      'rbac.authorization.k8s.io',
+      'coordination.k8s.io',
+      'discovery.k8s.io',
+    ]
     return [...this.#groups.keys()].filter((g) => g !== '').sort((a, b) => order.indexOf(a) - order.indexOf(b))
   }
 
@@ -85,9 +103,14 @@ export class Discovery {
         verbs,
         ...(k.shortNames.length === 0 ? {} : { shortNames: k.shortNames }),
         ...(k.categories.length === 0 ? {} : { categories: k.categories }),
-        storageVersionHash: createHash('sha512').update(`${apiVersion(k)}/${k.kind}`).digest('base64').slice(0, 11) + '=',
+        storageVersionHash:
+          createHash('sha512')
+            .update(`${apiVersion(k)}/${k.kind}`)
+            .digest('base64')
+            .slice(0, 11) + '=',
       })
-      for (const s of k.subresources) out.push({ name: `${k.plural}/${s.name}`, singularName: '', namespaced: k.namespaced, ...(s.group === undefined ? {} : { group: s.group, version: s.version! }), kind: s.kind, verbs: s.verbs })
+      for (const s of k.subresources)
+        out.push({ name: `${k.plural}/${s.name}`, singularName: '', namespaced: k.namespaced, ...(s.group === undefined ? {} : { group: s.group, version: s.version! }), kind: s.kind, verbs: s.verbs })
     }
     for (const r of reviews) out.push({ name: r.plural, singularName: r.singular, namespaced: r.namespaced, kind: r.kind, verbs: ['create'] })
     return out.sort((a, b) => (a.name < b.name ? -1 : 1))
@@ -97,7 +120,10 @@ export class Discovery {
     const key = `${path} ${version}`
     let cached = this.#cached.get(key)
     if (cached === undefined) {
-      const items = (path === '/api' ? [''] : this.#names()).map((g) => ({ metadata: { ...(g === '' ? {} : { name: g }), creationTimestamp: null }, versions: [{ version: 'v1', resources: this.#nested(g), freshness: 'Current' }] }))
+      const items = (path === '/api' ? [''] : this.#names()).map((g) => ({
+        metadata: { ...(g === '' ? {} : { name: g }), creationTimestamp: null },
+        versions: [{ version: 'v1', resources: this.#nested(g), freshness: 'Current' }],
+      }))
       const body = (v: string): string => JSON.stringify({ kind: 'APIGroupDiscoveryList', apiVersion: `apidiscovery.k8s.io/${v}`, metadata: {}, items })
       // The same tag for both versions: it says what is served, not how it is told.
       cached = { body: Buffer.from(body(version)), etag: `"${createHash('sha512').update(JSON.stringify(items)).digest('hex').toUpperCase()}"` }

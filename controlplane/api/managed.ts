@@ -212,7 +212,14 @@ export interface Manager {
 export function readManagers(fields: readonly Json[] | undefined): Manager[] {
   return (fields ?? [])
     .filter((f) => f['fieldsV1'] !== undefined)
-    .map((f) => ({ manager: f['manager'] ?? '', operation: f['operation'], apiVersion: f['apiVersion'] ?? '', subresource: f['subresource'] ?? '', time: f['time'] ?? undefined, set: f['fieldsV1'] as FieldSet }))
+    .map((f) => ({
+      manager: f['manager'] ?? '',
+      operation: f['operation'],
+      apiVersion: f['apiVersion'] ?? '',
+      subresource: f['subresource'] ?? '',
+      time: f['time'] ?? undefined,
+      set: f['fieldsV1'] as FieldSet,
+    }))
 }
 
 export function writeManagers(managers: readonly Manager[]): Json[] {
@@ -247,7 +254,10 @@ export function managedByUpdate(k: Kind, now: Json, before: Json | undefined, ca
   managers = managers.map((m) => ({ ...m, set: difference(difference(m.set, mine), d.removed) }))
   if (!isEmpty(mine)) {
     const old = managers.find(isMe)
-    managers = [...managers.filter((m) => !isMe(m)), { manager: call.manager, operation: 'Update', apiVersion: version, subresource: call.subresource, time: stampOf(at), set: old === undefined ? mine : union(old.set, mine) }]
+    managers = [
+      ...managers.filter((m) => !isMe(m)),
+      { manager: call.manager, operation: 'Update', apiVersion: version, subresource: call.subresource, time: stampOf(at), set: old === undefined ? mine : union(old.set, mine) },
+    ]
   }
   return writeManagers(capped(managers.filter((m) => !isEmpty(m.set))))
 }
@@ -257,7 +267,14 @@ function capped(managers: readonly Manager[]): readonly Manager[] {
   const updaters = managers.filter((m) => m.operation === 'Update')
   if (updaters.length <= mostUpdaters) return managers
   const oldest = updaters.toSorted((a, b) => ((a.time ?? '') < (b.time ?? '') ? -1 : 1)).slice(0, updaters.length - mostUpdaters + 1)
-  const merged: Manager = { manager: 'ancient-changes', operation: 'Update', apiVersion: oldest[0]!.apiVersion, subresource: oldest[0]!.subresource, time: oldest.at(-1)!.time, set: oldest.reduce((all, m) => union(all, m.set), {} as FieldSet) }
+  const merged: Manager = {
+    manager: 'ancient-changes',
+    operation: 'Update',
+    apiVersion: oldest[0]!.apiVersion,
+    subresource: oldest[0]!.subresource,
+    time: oldest.at(-1)!.time,
+    set: oldest.reduce((all, m) => union(all, m.set), {} as FieldSet),
+  }
   return [...managers.filter((m) => !oldest.includes(m)), merged]
 }
 

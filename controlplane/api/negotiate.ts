@@ -42,5 +42,7 @@ export function negotiate(accept: string | undefined, include: Include, watch: b
   }
   throw form
     ? notAcceptable('only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf', false)
-    : notAcceptable(`406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, application/vnd.kubernetes.protobuf${watch ? ', application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch' : ''}`)
+    : notAcceptable(
+        `406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, application/vnd.kubernetes.protobuf${watch ? ', application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch' : ''}`,
+      )
 }

@@ -78,7 +78,11 @@ export class OpenApi {
       schemas[top.model] = {
         ...full,
         description: k.description,
-        properties: { apiVersion: { type: 'string', description: 'The version of this form of the object.' }, kind: { type: 'string', description: 'The name of this form of the object.' }, ...full.properties },
+        properties: {
+          apiVersion: { type: 'string', description: 'The version of this form of the object.' },
+          kind: { type: 'string', description: 'The name of this form of the object.' },
+          ...full.properties,
+        },
         'x-kubernetes-group-version-kind': [gvk],
       }
       schemas[`${top.model}List`] = {
@@ -105,7 +109,16 @@ export class OpenApi {
       const about = { parameters: [...(k.namespaced ? [inPath('namespace')] : []), parameter('pretty')] }
       const named = { parameters: [inPath('name'), ...about.parameters] }
       paths[collection] = { get: operation('list', listParameters), post: operation('create', writes, '*/*'), delete: operation('deletecollection', listParameters), ...about }
-      const item = { get: operation('read'), put: operation('replace', writes, '*/*'), patch: operation('patch', [...writes, parameter('force', 'boolean')], 'application/apply-patch+yaml'), delete: operation('delete', ['dryRun', 'gracePeriodSeconds', 'orphanDependents', 'propagationPolicy'].map((n) => parameter(n))), ...named }
+      const item = {
+        get: operation('read'),
+        put: operation('replace', writes, '*/*'),
+        patch: operation('patch', [...writes, parameter('force', 'boolean')], 'application/apply-patch+yaml'),
+        delete: operation(
+          'delete',
+          ['dryRun', 'gracePeriodSeconds', 'orphanDependents', 'propagationPolicy'].map((n) => parameter(n)),
+        ),
+        ...named,
+      }
       paths[`${collection}/{name}`] = item
       for (const s of k.subresources) if (s.name === 'status') paths[`${collection}/{name}/status`] = { get: item.get, put: item.put, patch: item.patch, ...named }
       if (k.namespaced) paths[`${base}/${k.plural}`] = { get: operation('list', listParameters) }
@@ -116,7 +129,14 @@ export class OpenApi {
       const full = schemaOf(m, add) as { properties: Record<string, object> }
       schemas[m.model] = { ...full, properties: { apiVersion: { type: 'string' }, kind: { type: 'string' }, ...full.properties }, 'x-kubernetes-group-version-kind': [gvk] }
       paths[`/apis/${r.group}/v1/${r.namespaced ? 'namespaces/{namespace}/' : ''}${r.plural}`] = {
-        post: { operationId: `create${r.kind}`, parameters: ['dryRun', 'fieldManager', 'fieldValidation'].map((n) => parameter(n)), requestBody: { content: { '*/*': { schema: ref(m.model) } } }, responses: { '200': { description: 'OK' } }, 'x-kubernetes-action': 'post', 'x-kubernetes-group-version-kind': gvk },
+        post: {
+          operationId: `create${r.kind}`,
+          parameters: ['dryRun', 'fieldManager', 'fieldValidation'].map((n) => parameter(n)),
+          requestBody: { content: { '*/*': { schema: ref(m.model) } } },
+          responses: { '200': { description: 'OK' } },
+          'x-kubernetes-action': 'post',
+          'x-kubernetes-group-version-kind': gvk,
+        },
       }
     }
     for (const name of ['Time', 'MicroTime'] as const) schemas[`io.k8s.apimachinery.pkg.apis.meta.v1.${name}`] = { type: 'string', format: 'date-time' }
@@ -131,9 +151,15 @@ export class OpenApi {
 const pathOf = (group: string): string => (group === '' ? 'api/v1' : `apis/${group}/v1`)
 const titled = (text: string): string => text.charAt(0).toUpperCase() + text.slice(1)
 const ref = (model: string): object => ({ $ref: `#/components/schemas/${model}` })
-const parameter = (name: string, type = 'string'): object => ({ name, in: 'query', schema: { type: name === 'gracePeriodSeconds' || name === 'limit' || name === 'timeoutSeconds' ? 'integer' : name === 'orphanDependents' || name === 'watch' ? 'boolean' : type, uniqueItems: true } })
+const parameter = (name: string, type = 'string'): object => ({
+  name,
+  in: 'query',
+  schema: { type: name === 'gracePeriodSeconds' || name === 'limit' || name === 'timeoutSeconds' ? 'integer' : name === 'orphanDependents' || name === 'watch' ? 'boolean' : type, uniqueItems: true },
+})
 const inPath = (name: string): object => ({ name, in: 'path', required: true, schema: { type: 'string', uniqueItems: true } })
-const listParameters = ['allowWatchBookmarks', 'continue', 'fieldSelector', 'labelSelector', 'limit', 'resourceVersion', 'resourceVersionMatch', 'sendInitialEvents', 'timeoutSeconds', 'watch'].map((n) => parameter(n))
+const listParameters = ['allowWatchBookmarks', 'continue', 'fieldSelector', 'labelSelector', 'limit', 'resourceVersion', 'resourceVersionMatch', 'sendInitialEvents', 'timeoutSeconds', 'watch'].map(
+  (n) => parameter(n),
+)
 
 function schemaOf(m: Message, add: (m: Message) => void): object {
   const properties: Record<string, object> = {}

@@ -29,7 +29,10 @@ const methods: readonly (readonly [string, number])[] = [
 ]
 
 function pathItem(item: Json): Buffer {
-  return Buffer.concat([...methods.flatMap(([name, number]) => (item[name] === undefined ? [] : [bytes(number, operation(item[name]))])), ...((item['parameters'] ?? []) as Json[]).map((p) => bytes(9, parameter(p)))])
+  return Buffer.concat([
+    ...methods.flatMap(([name, number]) => (item[name] === undefined ? [] : [bytes(number, operation(item[name]))])),
+    ...((item['parameters'] ?? []) as Json[]).map((p) => bytes(9, parameter(p))),
+  ])
 }
 
 function operation(o: Json): Buffer {

@@ -24,7 +24,10 @@ export function jsonPatch(document: unknown, operations: unknown): any {
   let root: any = structuredClone(document)
   const split = (path: unknown): string[] => {
     if (typeof path !== 'string' || (path !== '' && !path.startsWith('/'))) throw rejected()
-    return path.split('/').slice(1).map((s) => s.replaceAll('~1', '/').replaceAll('~0', '~'))
+    return path
+      .split('/')
+      .slice(1)
+      .map((s) => s.replaceAll('~1', '/').replaceAll('~0', '~'))
   }
   const read = (parts: readonly string[]): any => {
     let at = root

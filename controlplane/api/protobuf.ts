@@ -91,7 +91,8 @@ function put(out: Json, f: Field, value: number | bigint | Buffer): void {
   } else out[f.name] = single(type, value)
 }
 
-const zero = (type: Type): unknown => (type.is === 'scalar' ? (type.scalar === 'string' || type.scalar === 'bytes' ? '' : type.scalar === 'Quantity' ? '0' : type.scalar === 'ExtraValue' ? [] : 0) : {})
+const zero = (type: Type): unknown =>
+  type.is === 'scalar' ? (type.scalar === 'string' || type.scalar === 'bytes' ? '' : type.scalar === 'Quantity' ? '0' : type.scalar === 'ExtraValue' ? [] : 0) : {}
 
 function single(type: Type, value: number | bigint | Buffer): unknown {
   if (type.is === 'message') return fromWire(type.message, value as Buffer)

@@ -121,7 +121,9 @@ export class Rest {
   decodeAs(call: Pick<Call, 'validation' | 'warnings'>, kind: string, group: string, version: string, type: Kind['type'], body: unknown, duplicates: readonly string[] = []): Json {
     const wanted = group === '' ? version : `${group}/${version}`
     if (typeof body !== 'object' || body === null || Array.isArray(body)) {
-      throw badRequest(`the object provided is unrecognized (must be of type ${kind}): couldn't get version/kind; json parse error: json: cannot unmarshal ${Array.isArray(body) ? 'array' : typeof body} into Go value of type struct { APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" } (${brief(JSON.stringify(body))})`)
+      throw badRequest(
+        `the object provided is unrecognized (must be of type ${kind}): couldn't get version/kind; json parse error: json: cannot unmarshal ${Array.isArray(body) ? 'array' : typeof body} into Go value of type struct { APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" } (${brief(JSON.stringify(body))})`,
+      )
     }
     const given = body as Json
     const [gotVersion, gotKind] = [given['apiVersion'] ?? wanted, given['kind'] ?? kind]
@@ -142,7 +144,8 @@ export class Rest {
       throw badRequest(`${kind} in version ${JSON.stringify(version)} cannot be handled as a ${kind}: ${error.message}`)
     }
     const troubles = [...unknown.map((p) => `unknown field ${JSON.stringify(p)}`), ...duplicates.map((p) => `duplicate field ${JSON.stringify(p)}`)]
-    if (troubles.length > 0 && call.validation === 'Strict') throw badRequest(`${kind} in version ${JSON.stringify(version)} cannot be handled as a ${kind}: strict decoding error: ${troubles.join(', ')}`)
+    if (troubles.length > 0 && call.validation === 'Strict')
+      throw badRequest(`${kind} in version ${JSON.stringify(version)} cannot be handled as a ${kind}: strict decoding error: ${troubles.join(', ')}`)
     if (call.validation === 'Warn') call.warnings.push(...troubles)
     return { kind, apiVersion: wanted, ...out }
   }
@@ -240,7 +243,12 @@ export class Rest {
         if (!/^\d+$/.test(m.resourceVersion)) throw new Failure(500, '', `strconv.ParseUint: parsing ${JSON.stringify(m.resourceVersion)}: invalid syntax`)
         throw conflict(k, call.name, modified)
       }
-      if (m.uid !== undefined && m.uid !== b.uid) throw conflict(k, call.name, `StorageError: invalid object, Code: 4, Key: ${storageKey(k, call.namespace, call.name)}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: ${m.uid}, UID in object meta: ${b.uid}`)
+      if (m.uid !== undefined && m.uid !== b.uid)
+        throw conflict(
+          k,
+          call.name,
+          `StorageError: invalid object, Code: 4, Key: ${storageKey(k, call.namespace, call.name)}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: ${m.uid}, UID in object meta: ${b.uid}`,
+        )
       m.uid = b.uid
       const o: Json = structuredClone(given)
       const meta = o['metadata']
@@ -280,7 +288,12 @@ export class Rest {
       if (errors.causes.length > 0) throw invalid(k.group, k.kind, call.name, dedupe(errors.causes))
       const claim = how.part === 'status' ? undefined : await this.#admission.claim(call, o, before)
       const made = normal(k, o)
-      if (k.generation && how.part !== 'status' && (!same(withoutStatusAndMeta(made), withoutStatusAndMeta(normal(k, structuredClone(before)))) || (k.generationOfAnnotations === true && !same(meta.annotations, b.annotations)))) made['metadata'].generation = (b.generation ?? 0) + 1
+      if (
+        k.generation &&
+        how.part !== 'status' &&
+        (!same(withoutStatusAndMeta(made), withoutStatusAndMeta(normal(k, structuredClone(before)))) || (k.generationOfAnnotations === true && !same(meta.annotations, b.annotations)))
+      )
+        made['metadata'].generation = (b.generation ?? 0) + 1
       made['metadata'].managedFields = fields
       if (fields.length === 0) delete made['metadata'].managedFields
       for (const w of k.warnings?.(o, before) ?? []) if (!call.warnings.includes(w)) call.warnings.push(w)
@@ -291,7 +304,11 @@ export class Rest {
         return existing
       }
       const key = existing.key
-      const doomed = meta.deletionTimestamp !== undefined && (meta.finalizers ?? []).length === 0 && (meta.deletionGracePeriodSeconds ?? 0) === 0 && !(k.kind === 'Namespace' && (o['spec']?.finalizers ?? []).length > 0)
+      const doomed =
+        meta.deletionTimestamp !== undefined &&
+        (meta.finalizers ?? []).length === 0 &&
+        (meta.deletionGracePeriodSeconds ?? 0) === 0 &&
+        !(k.kind === 'Namespace' && (o['spec']?.finalizers ?? []).length > 0)
       if (call.dryRun) {
         await claim?.rollback()
         return new Dry(key, bytes, existing.revision)
@@ -330,10 +347,15 @@ export class Rest {
       const before = this.read(k, existing)
       const b = before['metadata']
       const { uid, resourceVersion } = options.preconditions ?? {}
-      if (uid !== undefined && uid !== b.uid) throw conflict(k, call.name, `the UID in the precondition (${uid}) does not match the UID in record (${b.uid}). The object might have been deleted and then recreated`)
+      if (uid !== undefined && uid !== b.uid)
+        throw conflict(k, call.name, `the UID in the precondition (${uid}) does not match the UID in record (${b.uid}). The object might have been deleted and then recreated`)
       if (resourceVersion !== undefined && resourceVersion !== b.resourceVersion)
-        throw conflict(k, call.name, `the ResourceVersion in the precondition (${resourceVersion}) does not match the ResourceVersion in record (${b.resourceVersion}). The object might have been modified`)
-      if (k.kind === 'Namespace' && ['default', 'kube-system', 'kube-public', 'kube-node-lease'].includes(call.name) ) {
+        throw conflict(
+          k,
+          call.name,
+          `the ResourceVersion in the precondition (${resourceVersion}) does not match the ResourceVersion in record (${b.resourceVersion}). The object might have been modified`,
+        )
+      if (k.kind === 'Namespace' && ['default', 'kube-system', 'kube-public', 'kube-node-lease'].includes(call.name)) {
         if (call.name === 'default' || call.name === 'kube-system' || call.name === 'kube-public') throw forbidden(k, call.name, 'this namespace may not be deleted')
       }
       const o: Json = structuredClone(before)
@@ -419,7 +441,17 @@ export class Rest {
         const owners = (entry.object['metadata'].ownerReferences ?? []) as Json[]
         if (!owners.some((o) => o['uid'] === uid)) continue
         const meta = entry.object['metadata']
-        const call: Call = { user: { name: 'system:serviceaccount:kube-system:generic-garbage-collector', groups: ['system:masters'] }, kind: k, namespace: meta.namespace, name: meta.name, subresource: '', dryRun: false, manager: 'switchyard-gc', validation: 'Ignore', warnings: [] }
+        const call: Call = {
+          user: { name: 'system:serviceaccount:kube-system:generic-garbage-collector', groups: ['system:masters'] },
+          kind: k,
+          namespace: meta.namespace,
+          name: meta.name,
+          subresource: '',
+          dryRun: false,
+          manager: 'switchyard-gc',
+          validation: 'Ignore',
+          warnings: [],
+        }
         await this.update(
           call,
           (b) => {
@@ -450,7 +482,8 @@ export class Dry extends Entry {
   }
 }
 
-const unbound = (pod: Json): boolean => pod['kind'] === 'Pod' || pod['spec']?.containers !== undefined ? (pod['spec']?.nodeName ?? '') === '' || ['Succeeded', 'Failed'].includes(pod['status']?.phase) : false
+const unbound = (pod: Json): boolean =>
+  pod['kind'] === 'Pod' || pod['spec']?.containers !== undefined ? (pod['spec']?.nodeName ?? '') === '' || ['Succeeded', 'Failed'].includes(pod['status']?.phase) : false
 
 /** Runs the object through its type once more: what rules wrote looks as if it had been sent. */
 function normal(k: Kind, o: Json): Json {

@@ -9,7 +9,13 @@ import type { Review } from './server.ts'
 import { badRequest, invalid } from './status.ts'
 
 /** Questions that are answered and not kept: who am I, may I, whose token is this. */
-export function reviews(parts: { readonly authorize: Authorize; readonly tokens: Tokens; readonly alive: Alive; readonly issuer: string; readonly rules?: (user: User, namespace: string) => Json }): Review[] {
+export function reviews(parts: {
+  readonly authorize: Authorize
+  readonly tokens: Tokens
+  readonly alive: Alive
+  readonly issuer: string
+  readonly rules?: (user: User, namespace: string) => Json
+}): Review[] {
   const { authorize, tokens, alive } = parts
   const access = (o: Json, user: User): Json => {
     const { resourceAttributes: r, nonResourceAttributes: n } = o['spec']
@@ -82,7 +88,14 @@ export function reviews(parts: { readonly authorize: Authorize; readonly tokens:
       namespaced: true,
       create: (_user, o, namespace) => {
         check(o, 'LocalSubjectAccessReview', true)
-        if ((o['spec'].resourceAttributes?.namespace ?? '') !== namespace) throw invalid(group, 'LocalSubjectAccessReview', '', [{ reason: 'FieldValueInvalid', message: `Invalid value: ${JSON.stringify(o['spec'].resourceAttributes?.namespace ?? '')}: must match metadata.namespace`, field: 'spec.resourceAttributes.namespace' }])
+        if ((o['spec'].resourceAttributes?.namespace ?? '') !== namespace)
+          throw invalid(group, 'LocalSubjectAccessReview', '', [
+            {
+              reason: 'FieldValueInvalid',
+              message: `Invalid value: ${JSON.stringify(o['spec'].resourceAttributes?.namespace ?? '')}: must match metadata.namespace`,
+              field: 'spec.resourceAttributes.namespace',
+            },
+          ])
         return access(o, asked(o))
       },
     },
@@ -101,4 +114,9 @@ export function reviews(parts: { readonly authorize: Authorize; readonly tokens:
 }
 
 const asked = (o: Json): User => ({ name: o['spec'].user ?? '', groups: o['spec'].groups ?? [], ...(o['spec'].uid === undefined ? {} : { uid: o['spec'].uid }) })
-const info = (user: User): Json => ({ username: user.name, ...(user.uid === undefined ? {} : { uid: user.uid }), groups: user.groups, ...(user.extra === undefined || Object.keys(user.extra).length === 0 ? {} : { extra: user.extra }) })
+const info = (user: User): Json => ({
+  username: user.name,
+  ...(user.uid === undefined ? {} : { uid: user.uid }),
+  groups: user.groups,
+  ...(user.extra === undefined || Object.keys(user.extra).length === 0 ? {} : { extra: user.extra }),
+})

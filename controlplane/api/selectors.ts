@@ -182,7 +182,9 @@ export function fieldSelector(k: Kind, text: string | undefined): { readonly cho
     if (field === 'metadata.name') get = (o) => o['metadata'].name
     else if (field === 'metadata.namespace') get = (o) => o['metadata'].namespace ?? ''
     if (get === undefined)
-      throw badRequest(k.selectorErrors === 'not supported' ? `field label not supported: ${field}` : `${JSON.stringify(field)} is not a known field selector: only "metadata.name", "metadata.namespace"`)
+      throw badRequest(
+        k.selectorErrors === 'not supported' ? `field label not supported: ${field}` : `${JSON.stringify(field)} is not a known field selector: only "metadata.name", "metadata.namespace"`,
+      )
     if (field === 'metadata.name' && equal) name = value
     if (field === 'metadata.namespace' && equal) namespace = value
     terms.push({ get, equal, value })

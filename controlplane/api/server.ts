@@ -175,7 +175,8 @@ export class ApiServer {
     const extra: Record<string, string[]> = {}
     for (const name of Object.keys(request.headers)) if (name.startsWith('impersonate-extra-')) extra[decodeURIComponent(name.slice(18))] = header(request, name)
     if (as === undefined) {
-      if (groups.length > 0 || uid !== undefined || Object.keys(extra).length > 0) throw internal(`requested [${[...groups.map((g) => `{Kind:Group Namespace: Name:${g} UID: APIVersion: ResourceVersion: FieldPath:}`)].join(' ')}] without impersonating a user`)
+      if (groups.length > 0 || uid !== undefined || Object.keys(extra).length > 0)
+        throw internal(`requested [${[...groups.map((g) => `{Kind:Group Namespace: Name:${g} UID: APIVersion: ResourceVersion: FieldPath:}`)].join(' ')}] without impersonating a user`)
       return user
     }
     const name = String(as)
@@ -215,7 +216,13 @@ export class ApiServer {
     if (trimmed === '/readyz' || trimmed === '/livez' || trimmed === '/healthz') {
       const why = trimmed === '/readyz' ? this.#parts.ready() : undefined
       const verbose = query.has('verbose')
-      send(response, why === undefined ? 200 : 503, 'text/plain; charset=utf-8', why === undefined ? (verbose ? `[+]ping ok\n[+]store ok\n${trimmed.slice(1)} check passed\n` : 'ok') : `[-]${why}\n${trimmed.slice(1)} check failed\n`, request)
+      send(
+        response,
+        why === undefined ? 200 : 503,
+        'text/plain; charset=utf-8',
+        why === undefined ? (verbose ? `[+]ping ok\n[+]store ok\n${trimmed.slice(1)} check passed\n` : 'ok') : `[-]${why}\n${trimmed.slice(1)} check failed\n`,
+        request,
+      )
       return
     }
     const found = this.#parts.paths.get(trimmed)
@@ -261,7 +268,9 @@ export class ApiServer {
     if (dry.some((d) => d !== 'All')) {
       const errors = new FieldErrors()
       errors.unsupported('dryRun', dry, ['All'])
-      throw invalid('meta.k8s.io', optionsName(route.verb), '', [{ reason: 'FieldValueNotSupported', message: `Unsupported value: []string{${dry.map((d) => JSON.stringify(d)).join(', ')}}: supported values: "All"`, field: 'dryRun' }])
+      throw invalid('meta.k8s.io', optionsName(route.verb), '', [
+        { reason: 'FieldValueNotSupported', message: `Unsupported value: []string{${dry.map((d) => JSON.stringify(d)).join(', ')}}: supported values: "All"`, field: 'dryRun' },
+      ])
     }
     const validation = validationOf(query)
     if (!['Strict', 'Warn', 'Ignore'].includes(validation)) {
@@ -276,7 +285,17 @@ export class ApiServer {
       throw invalid('meta.k8s.io', optionsName(route.verb), '', errors.causes)
     }
     const manager = given !== '' ? given : (String(request.headers['user-agent'] ?? 'unknown').split('/')[0] ?? 'unknown')
-    const call: Call = { user, kind: k, namespace: route.namespace, name: route.name, subresource: route.subresource, dryRun: dry.length > 0, manager: manager === '' ? 'unknown' : manager, validation: validation as Call['validation'], warnings: context.warnings }
+    const call: Call = {
+      user,
+      kind: k,
+      namespace: route.namespace,
+      name: route.name,
+      subresource: route.subresource,
+      dryRun: dry.length > 0,
+      manager: manager === '' ? 'unknown' : manager,
+      validation: validation as Call['validation'],
+      warnings: context.warnings,
+    }
     const include = (query.get('includeObject') ?? '') as Include | ''
     context.form = negotiate(request.headers.accept, include === '' ? 'Metadata' : include, route.verb === 'watch', route.verb === 'list')
     if (context.form.as === 'table' && !['', 'Metadata', 'Object', 'None'].includes(include))
@@ -326,7 +345,8 @@ export class ApiServer {
         const name = o['metadata'].name ?? ''
         if (name === '') throw badRequest('name must be provided')
         if (name !== route.name) throw badRequest(`the name of the object (${name}) does not match the name on the URL (${route.name})`)
-        if (k.namespaced && o['metadata'].namespace !== undefined && o['metadata'].namespace !== route.namespace) throw badRequest('the namespace of the provided object does not match the namespace sent on the request')
+        if (k.namespaced && o['metadata'].namespace !== undefined && o['metadata'].namespace !== route.namespace)
+          throw badRequest('the namespace of the provided object does not match the namespace sent on the request')
         const existing = parts.rest.find(k, route.namespace, route.name)
         if (existing === undefined && k.createOnUpdate && !status) {
           delete o['metadata'].uid
@@ -350,7 +370,13 @@ export class ApiServer {
         const { entry, gone: isGone } = await parts.rest.delete(call, options)
         if (isGone && !k.returnsDeleted) {
           const meta = entry.object['metadata']
-          this.#object(context, 200, { kind: 'Status', apiVersion: 'v1', metadata: {}, status: 'Success', details: { name: route.name, ...(k.group === '' ? {} : { group: k.group }), kind: k.plural, uid: meta.uid } })
+          this.#object(context, 200, {
+            kind: 'Status',
+            apiVersion: 'v1',
+            metadata: {},
+            status: 'Success',
+            details: { name: route.name, ...(k.group === '' ? {} : { group: k.group }), kind: k.plural, uid: meta.uid },
+          })
           return
         }
         this.#entry(context, 200, k, entry)
@@ -399,7 +425,9 @@ export class ApiServer {
       if (type === 'application/yaml') return parseYamlBody(text)
     } catch (error) {
       if (error instanceof Failure) throw error
-      throw badRequest(`the object provided is unrecognized (must be of type ${kind}): couldn't get version/kind; json parse error: ${(error as Error).message} (${bytes.length > 0 && type !== 'application/yaml' ? brief(text) : brief(text)})`)
+      throw badRequest(
+        `the object provided is unrecognized (must be of type ${kind}): couldn't get version/kind; json parse error: ${(error as Error).message} (${bytes.length > 0 && type !== 'application/yaml' ? brief(text) : brief(text)})`,
+      )
     }
     throw unsupportedMedia(bodyTypes)
   }
@@ -440,17 +468,14 @@ export class ApiServer {
       throw badRequest(`error decoding patch: ${(error as Error).message}`)
     }
     const go = typeof patch === 'string' ? 'string' : Array.isArray(patch) ? 'array' : typeof patch === 'number' ? 'number' : typeof patch === 'boolean' ? 'bool' : undefined
-    if (go !== undefined && type !== 'application/json-patch+json') throw badRequest(`${type === 'application/merge-patch+json' ? 'error decoding patch: ' : ''}json: cannot unmarshal ${go} into Go value of type map[string]interface {}`)
+    if (go !== undefined && type !== 'application/json-patch+json')
+      throw badRequest(`${type === 'application/merge-patch+json' ? 'error decoding patch: ' : ''}json: cannot unmarshal ${go} into Go value of type map[string]interface {}`)
     const entry = await rest.update(
       call,
       (before) => {
         const base: Json = { kind: k.kind, apiVersion: apiVersion(k), ...structuredClone(before) }
         const patched =
-          type === 'application/json-patch+json'
-            ? jsonPatch(base, patch)
-            : type === 'application/merge-patch+json'
-              ? mergePatch(base, patch)
-              : strategicMerge(k.type, base, patch as Json)
+          type === 'application/json-patch+json' ? jsonPatch(base, patch) : type === 'application/merge-patch+json' ? mergePatch(base, patch) : strategicMerge(k.type, base, patch as Json)
         let o: Json
         try {
           o = rest.decode(call, patched, duplicates)
@@ -514,7 +539,12 @@ export class ApiServer {
     }
   }
 
-  #selection(k: Kind, query: URLSearchParams, namespace: string | undefined, name: string): { readonly prefix: string; readonly chooses: ((o: Json) => boolean) | undefined; readonly only: string | undefined; readonly selective: boolean } {
+  #selection(
+    k: Kind,
+    query: URLSearchParams,
+    namespace: string | undefined,
+    name: string,
+  ): { readonly prefix: string; readonly chooses: ((o: Json) => boolean) | undefined; readonly only: string | undefined; readonly selective: boolean } {
     const labels = labelSelector(query.get('labelSelector') ?? undefined)
     const fields = fieldSelector(k, [query.get('fieldSelector') ?? '', ...(name === '' ? [] : [`metadata.name=${name}`])].filter((f) => f !== '').join(','))
     const chooses = labels === undefined ? fields?.chooses : fields === undefined ? labels : (o: Json): boolean => labels(o) && fields.chooses(o)
@@ -656,7 +686,12 @@ export class ApiServer {
       const o = { ...entry.object, metadata: { ...entry.object['metadata'] } }
       if (entry.revision === 0) delete o['metadata'].resourceVersion
       const read = k.storedAs === undefined ? o : k.storedAs.read(o)
-      const object = form.as === 'table' ? table(k, [read], {}, form.include, form.version, this.#parts.rest.now) : form.as === 'partial' ? partial(read, form.version) : { kind: k.kind, apiVersion: apiVersion(k), ...read }
+      const object =
+        form.as === 'table'
+          ? table(k, [read], {}, form.include, form.version, this.#parts.rest.now)
+          : form.as === 'partial'
+            ? partial(read, form.version)
+            : { kind: k.kind, apiVersion: apiVersion(k), ...read }
       this.#object(context, code, object)
       return
     }
@@ -725,7 +760,12 @@ export class ApiServer {
       if (!decision.allowed) throw this.#refusal(user, 'create', target, route.namespace, route.name, decision)
       const handler = this.#parts.upgrades.get(`${k.plural}/${route.subresource}`)
       if (handler === undefined) throw refusedSubresource(route) ?? badRequest('Upgrade request required')
-      await handler({ user, kind: k, namespace: route.namespace, name: route.name, subresource: route.subresource, dryRun: false, manager: '', validation: 'Ignore', warnings: [], query }, request, socket, head)
+      await handler(
+        { user, kind: k, namespace: route.namespace, name: route.name, subresource: route.subresource, dryRun: false, manager: '', validation: 'Ignore', warnings: [], query },
+        request,
+        socket,
+        head,
+      )
     } catch (error) {
       refuse(error instanceof Failure ? error : internal((error as Error).message))
     }
@@ -742,7 +782,8 @@ async function patchFunction(request: IncomingMessage): Promise<(before: Json, t
     if (error instanceof Failure) throw error
     throw badRequest(`error decoding patch: ${(error as Error).message}`)
   }
-  return (before, schema) => (type === 'application/json-patch+json' ? jsonPatch(before, patch) : type === 'application/merge-patch+json' ? mergePatch(before, patch) : strategicMerge(schema, before, patch as Json))
+  return (before, schema) =>
+    type === 'application/json-patch+json' ? jsonPatch(before, patch) : type === 'application/merge-patch+json' ? mergePatch(before, patch) : strategicMerge(schema, before, patch as Json)
 }
 
 function scaleTable(o: Json, now: number): Json {
@@ -856,7 +897,8 @@ function integer(text: string | null): number {
 }
 
 function checkVersion(text: string | null): void {
-  if (text !== null && text !== '' && !/^\d+$/.test(text)) throw new Failure(500, '', `resourceVersion: Invalid value: ${JSON.stringify(text)}: strconv.ParseUint: parsing ${JSON.stringify(text)}: invalid syntax`)
+  if (text !== null && text !== '' && !/^\d+$/.test(text))
+    throw new Failure(500, '', `resourceVersion: Invalid value: ${JSON.stringify(text)}: strconv.ParseUint: parsing ${JSON.stringify(text)}: invalid syntax`)
 }
 
 function invalidName(k: Kind, was: string, now: string): Failure {

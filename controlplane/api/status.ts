@@ -36,17 +36,23 @@ export const forbidden = (k: Named, name: string, why: string, causes?: readonly
 export const notFound = (k: Named, name: string): Failure => new Failure(404, 'NotFound', `${resourceName(k)} ${JSON.stringify(name)} not found`, details(k, name))
 export const noSuchResource = (): Failure => new Failure(404, 'NotFound', 'the server could not find the requested resource', {})
 export const methodNotAllowed = (): Failure => new Failure(405, 'MethodNotAllowed', 'the server does not allow this method on the requested resource', {})
-export const exists = (k: Named, name: string, deleting = false): Failure => new Failure(409, 'AlreadyExists', `${deleting ? 'object is being deleted: ' : ''}${resourceName(k)} ${JSON.stringify(name)} already exists`, details(k, name))
-export const conflict = (k: Named, name: string, why: string): Failure => new Failure(409, 'Conflict', `Operation cannot be fulfilled on ${resourceName(k)} ${JSON.stringify(name)}: ${why}`, details(k, name))
+export const exists = (k: Named, name: string, deleting = false): Failure =>
+  new Failure(409, 'AlreadyExists', `${deleting ? 'object is being deleted: ' : ''}${resourceName(k)} ${JSON.stringify(name)} already exists`, details(k, name))
+export const conflict = (k: Named, name: string, why: string): Failure =>
+  new Failure(409, 'Conflict', `Operation cannot be fulfilled on ${resourceName(k)} ${JSON.stringify(name)}: ${why}`, details(k, name))
 export const modified = 'the object has been modified; please apply your changes to the latest version and try again'
 export const gone = (text: string): Failure => new Failure(410, 'Expired', text)
 export const tooOld = 'The resourceVersion for the provided watch is too old.'
 export const tooLarge = (limit: number): Failure => new Failure(413, 'RequestEntityTooLarge', `Request entity too large: limit is ${limit}`)
-export const unsupportedMedia = (accepted: readonly string[]): Failure => new Failure(415, 'UnsupportedMediaType', `the body of the request was in an unknown format - accepted media types include: ${accepted.join(', ')}`)
+export const unsupportedMedia = (accepted: readonly string[]): Failure =>
+  new Failure(415, 'UnsupportedMediaType', `the body of the request was in an unknown format - accepted media types include: ${accepted.join(', ')}`)
 export const notAcceptable = (text: string, empty = true): Failure => new Failure(406, 'NotAcceptable', text, empty ? {} : undefined)
 export const internal = (text: string): Failure => new Failure(500, 'InternalError', `Internal error occurred: ${text}`, { causes: [{ message: text }] })
 export const timeoutTooLarge = (asked: string, current: number): Failure =>
-  new Failure(504, 'Timeout', `Timeout: Too large resource version: ${asked}, current: ${current}`, { causes: [{ reason: 'ResourceVersionTooLarge', message: 'Too large resource version' }], retryAfterSeconds: 1 })
+  new Failure(504, 'Timeout', `Timeout: Too large resource version: ${asked}, current: ${current}`, {
+    causes: [{ reason: 'ResourceVersionTooLarge', message: 'Too large resource version' }],
+    retryAfterSeconds: 1,
+  })
 
 /** 422: the object breaks rules. */
 export function invalid(group: string, kind: string, name: string, causes: readonly Cause[]): Failure {
@@ -63,5 +69,14 @@ export function invalid(group: string, kind: string, name: string, causes: reado
 
 /** The body of a failure. */
 export function statusOf(f: Failure): object {
-  return { kind: 'Status', apiVersion: 'v1', metadata: {}, status: 'Failure', message: f.message, ...(f.reason === '' ? {} : { reason: f.reason }), ...(f.details === undefined ? {} : { details: f.details }), code: f.code }
+  return {
+    kind: 'Status',
+    apiVersion: 'v1',
+    metadata: {},
+    status: 'Failure',
+    message: f.message,
+    ...(f.reason === '' ? {} : { reason: f.reason }),
+    ...(f.details === undefined ? {} : { details: f.details }),
+    code: f.code,
+  }
 }

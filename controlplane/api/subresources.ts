@@ -79,7 +79,8 @@ function binding({ rest }: Helpers): SubHandler {
       (before) => {
         const now: Json = structuredClone(before)
         if (before['metadata'].deletionTimestamp !== undefined) throw conflict({ group: '', plural: 'pods/binding' }, call.name, `pod ${call.name} is being deleted, cannot be assigned to a host`)
-        if ((before['spec'].nodeName ?? '') !== '') throw conflict({ group: '', plural: 'pods/binding' }, call.name, `pod ${call.name} is already assigned to node ${JSON.stringify(before['spec'].nodeName)}`)
+        if ((before['spec'].nodeName ?? '') !== '')
+          throw conflict({ group: '', plural: 'pods/binding' }, call.name, `pod ${call.name} is already assigned to node ${JSON.stringify(before['spec'].nodeName)}`)
         now['spec'].nodeName = target.name
         const at = stamp(rest.now)
         const conditions = ((now['status'].conditions ?? []) as Json[]).filter((c) => c['type'] !== 'PodScheduled')
@@ -122,13 +123,15 @@ function token({ rest, tokens, issuer }: Helpers): SubHandler {
     if (bound !== undefined && bound !== null) {
       const find = (k: Kind, ns: string | undefined): Json => {
         const found = rest.entry(k, ns, bound.name).object
-        if (bound.uid !== undefined && bound.uid !== found['metadata'].uid) throw conflict(k, bound.name, `the UID in the bound object reference (${bound.uid}) does not match the UID in record. The object might have been deleted and then recreated`)
+        if (bound.uid !== undefined && bound.uid !== found['metadata'].uid)
+          throw conflict(k, bound.name, `the UID in the bound object reference (${bound.uid}) does not match the UID in record. The object might have been deleted and then recreated`)
         return found
       }
       if (bound.kind === 'Pod') {
         pod = find(pods, call.namespace)
         if (pod['spec'].nodeName !== undefined) node = rest.find(nodes, undefined, pod['spec'].nodeName)?.object
-        if ((pod['spec'].serviceAccountName ?? 'default') !== call.name) throw badRequest(`cannot bind token for serviceaccount ${JSON.stringify(call.name)} to pod running with different serviceaccount name.`)
+        if ((pod['spec'].serviceAccountName ?? 'default') !== call.name)
+          throw badRequest(`cannot bind token for serviceaccount ${JSON.stringify(call.name)} to pod running with different serviceaccount name.`)
       } else if (bound.kind === 'Node') node = find(nodes, undefined)
       else if (bound.kind === 'Secret') secret = find(secrets, call.namespace)
       else throw badRequest(`cannot bind token to object of type ${bound.apiVersion ?? ''}, Kind=${bound.kind ?? ''}`)
@@ -142,7 +145,13 @@ function token({ rest, tokens, issuer }: Helpers): SubHandler {
       nbf: now,
       iss: issuer,
       jti: randomUUID(),
-      'kubernetes.io': { namespace: meta.namespace, serviceaccount: named(account), ...(pod === undefined ? {} : { pod: named(pod) }), ...(node === undefined ? {} : { node: named(node) }), ...(secret === undefined ? {} : { secret: named(secret) }) },
+      'kubernetes.io': {
+        namespace: meta.namespace,
+        serviceaccount: named(account),
+        ...(pod === undefined ? {} : { pod: named(pod) }),
+        ...(node === undefined ? {} : { node: named(node) }),
+        ...(secret === undefined ? {} : { secret: named(secret) }),
+      },
       sub: `system:serviceaccount:${meta.namespace}:${meta.name}`,
     })
     call.answer(201, {
@@ -282,4 +291,3 @@ function send404(call: SubCall): void {
   call.response.writeHead(200, { 'content-type': 'text/plain', 'cache-control': 'no-cache, private', 'content-length': 0 })
   call.response.end()
 }
-

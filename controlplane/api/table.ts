@@ -8,12 +8,7 @@ export const columnsOf = (columns: readonly Column[]): object[] => columns.map((
 
 /** One object as a row, as server-side printing does. */
 export function row(k: Kind, o: Json, include: Include, version: string, now: number): object {
-  const object =
-    include === 'None'
-      ? null
-      : include === 'Object'
-        ? { ...o, kind: k.kind, apiVersion: apiVersion(k) }
-        : partial(o, version)
+  const object = include === 'None' ? null : include === 'Object' ? { ...o, kind: k.kind, apiVersion: apiVersion(k) } : partial(o, version)
   return { cells: k.cells(o, now), object }
 }
 

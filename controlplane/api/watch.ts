@@ -61,7 +61,8 @@ export function serveWatch(cache: Cache, response: ServerResponse, request: Watc
   let ended = false
   let sentRevision = request.from ?? cache.revision
   let rowsSent = false
-  const chosen = (entry: Entry | undefined): boolean => entry !== undefined && entry.key.startsWith(prefix) && (chooses === undefined || chooses(k.storedAs === undefined ? entry.object : k.storedAs.read(entry.object)))
+  const chosen = (entry: Entry | undefined): boolean =>
+    entry !== undefined && entry.key.startsWith(prefix) && (chooses === undefined || chooses(k.storedAs === undefined ? entry.object : k.storedAs.read(entry.object)))
   const send = (type: string, entry: Entry): void => {
     const first = form.as === 'table' && !rowsSent
     rowsSent = true
@@ -83,7 +84,13 @@ export function serveWatch(cache: Cache, response: ServerResponse, request: Watc
         ? { kind: k.kind, apiVersion: apiVersion(k), ...emptyOf(k, metadata) }
         : form.as === 'partial'
           ? { kind: 'PartialObjectMetadata', apiVersion: `meta.k8s.io/${form.version}`, metadata: { ...metadata, creationTimestamp: null } }
-          : { kind: 'Table', apiVersion: `meta.k8s.io/${form.version}`, metadata: { resourceVersion: String(cache.revision) }, columnDefinitions: rowsSent ? null : table(k, [], {}, 'None', 'v1', 0)['columnDefinitions'], rows: [{ cells: null, object: { kind: 'PartialObjectMetadata', apiVersion: `meta.k8s.io/${form.version}`, metadata: { ...metadata, creationTimestamp: null } } }] }
+          : {
+              kind: 'Table',
+              apiVersion: `meta.k8s.io/${form.version}`,
+              metadata: { resourceVersion: String(cache.revision) },
+              columnDefinitions: rowsSent ? null : table(k, [], {}, 'None', 'v1', 0)['columnDefinitions'],
+              rows: [{ cells: null, object: { kind: 'PartialObjectMetadata', apiVersion: `meta.k8s.io/${form.version}`, metadata: { ...metadata, creationTimestamp: null } } }],
+            }
     write(Buffer.from(`{"type":"BOOKMARK","object":${JSON.stringify(object)}}\n`))
   }
   const tell = (h: Happening): void => {

@@ -87,7 +87,13 @@ export const binder: Controller = {
 
 /** Waits for us, not for a scheduler of its own. */
 function pending(pod: Pod): boolean {
-  return pod.spec.nodeName === undefined && pod.metadata.deletionTimestamp === undefined && (pod.spec.schedulerName ?? 'default-scheduler') === 'default-scheduler' && pod.status?.phase !== 'Succeeded' && pod.status?.phase !== 'Failed'
+  return (
+    pod.spec.nodeName === undefined &&
+    pod.metadata.deletionTimestamp === undefined &&
+    (pod.spec.schedulerName ?? 'default-scheduler') === 'default-scheduler' &&
+    pod.status?.phase !== 'Succeeded' &&
+    pod.status?.phase !== 'Failed'
+  )
 }
 
 /** Takes a place on its node. */

@@ -111,7 +111,13 @@ function revisionOf(object: KubeObject | undefined): bigint {
 const reducers: Readonly<Record<string, (object: never) => KubeObject>> = {
   pods: reducePod,
   // No controller keeps secrets in its memory; of a token it is enough to know that it is there.
-  secrets: ({ apiVersion, kind, metadata, type, data }: Secret): Secret => ({ apiVersion: apiVersion!, kind: kind!, metadata: slim(metadata), ...(type === undefined ? {} : { type }), ...(data?.['token'] === undefined ? {} : { data: { token: '' } }) }),
+  secrets: ({ apiVersion, kind, metadata, type, data }: Secret): Secret => ({
+    apiVersion: apiVersion!,
+    kind: kind!,
+    metadata: slim(metadata),
+    ...(type === undefined ? {} : { type }),
+    ...(data?.['token'] === undefined ? {} : { data: { token: '' } }),
+  }),
   configmaps: ({ data, ...rest }: ConfigMap): ConfigMap => ({ ...reduceAny(rest), ...(rest.metadata.name === 'kube-root-ca.crt' && data !== undefined ? { data } : {}) }),
 }
 
@@ -139,7 +145,9 @@ function reducePod(pod: Pod): Pod {
     metadata: kept,
     spec: {
       containers: spec.containers.map((c) => ({ name: c.name, ...(c.ports === undefined ? {} : { ports: c.ports }) })),
-      ...(spec.initContainers === undefined ? {} : { initContainers: spec.initContainers.filter((c) => c.restartPolicy === 'Always').map((c) => ({ name: c.name, ...(c.ports === undefined ? {} : { ports: c.ports }) })) }),
+      ...(spec.initContainers === undefined
+        ? {}
+        : { initContainers: spec.initContainers.filter((c) => c.restartPolicy === 'Always').map((c) => ({ name: c.name, ...(c.ports === undefined ? {} : { ports: c.ports }) })) }),
       ...(spec.nodeName === undefined ? {} : { nodeName: spec.nodeName }),
       ...(spec.hostname === undefined ? {} : { hostname: spec.hostname }),
       ...(spec.subdomain === undefined ? {} : { subdomain: spec.subdomain }),
@@ -156,7 +164,9 @@ function reducePod(pod: Pod): Pod {
             ...(status.conditions === undefined ? {} : { conditions: status.conditions }),
             ...(status.podIP === undefined ? {} : { podIP: status.podIP }),
             ...(status.podIPs === undefined ? {} : { podIPs: status.podIPs }),
-            ...(status.containerStatuses === undefined ? {} : { containerStatuses: status.containerStatuses.map(({ name, ready, restartCount }) => ({ name, ready, restartCount, image: '', imageID: '' })) }),
+            ...(status.containerStatuses === undefined
+              ? {}
+              : { containerStatuses: status.containerStatuses.map(({ name, ready, restartCount }) => ({ name, ready, restartCount, image: '', imageID: '' })) }),
           },
         }),
   }

@@ -35,7 +35,10 @@ function said(api: FakeApi, name: string): readonly string[] {
     .all(endpointslices)
     .filter((s) => s.metadata.labels?.['kubernetes.io/service-name'] === name)
     .map((s) => {
-      const list = s.endpoints.map((e) => `${e.addresses[0]}${e.nodeName === undefined ? '' : `@${e.nodeName}`}${e.conditions?.ready === true ? '' : e.conditions?.serving === true ? ' serving' : ' unready'}${e.conditions?.terminating === true ? ' terminating' : ''}`)
+      const list = s.endpoints.map(
+        (e) =>
+          `${e.addresses[0]}${e.nodeName === undefined ? '' : `@${e.nodeName}`}${e.conditions?.ready === true ? '' : e.conditions?.serving === true ? ' serving' : ' unready'}${e.conditions?.terminating === true ? ' terminating' : ''}`,
+      )
       return `${s.addressType} ${s.ports?.map((p) => `${p.name}:${p.port}/${p.protocol}`).join() ?? ''} [${list.sort().join(', ')}]`
     })
     .sort()
@@ -124,14 +127,18 @@ test('after 409 and lost answers the slices end up right, without doubles', asyn
 })
 
 test('Pods go to the Ready node with the fewest Pods that selector and taints allow', async (t) => {
-  const api = await running(t, [binder], [
-    n1,
-    node('n2', { labels: { disk: 'ssd' } }),
-    node('n3', { ready: false }),
-    node('n4', { spec: { taints: [{ key: 'only', value: 'gpu', effect: 'NoSchedule' }] } }),
-    pod('demo/here', { node: 'n1' }),
-    pod('demo/p1'),
-  ])
+  const api = await running(
+    t,
+    [binder],
+    [
+      n1,
+      node('n2', { labels: { disk: 'ssd' } }),
+      node('n3', { ready: false }),
+      node('n4', { spec: { taints: [{ key: 'only', value: 'gpu', effect: 'NoSchedule' }] } }),
+      pod('demo/here', { node: 'n1' }),
+      pod('demo/p1'),
+    ],
+  )
   const where = (name: string): string | undefined => api.read(pods, `demo/${name}`)?.spec.nodeName
   await api.until(() => where('p1') === 'n2')
   api.put(pod('demo/p2'))
@@ -184,7 +191,13 @@ test('a node whose Lease stands still is unreachable and its Pods are not ready;
   t.teardown(() => clearInterval(beat))
   await api.until(() => api.read(nodes, 'n1')?.status?.conditions?.find((c) => c.type === 'Ready')?.status === 'Unknown')
   await api.until(() => api.read(nodes, 'n1')?.spec?.taints?.length === 2)
-  t.strictSame(api.read(nodes, 'n1')!.spec!.taints!.map((x) => `${x.key}:${x.effect}`).sort(), ['node.kubernetes.io/unreachable:NoExecute', 'node.kubernetes.io/unreachable:NoSchedule'])
+  t.strictSame(
+    api
+      .read(nodes, 'n1')!
+      .spec!.taints!.map((x) => `${x.key}:${x.effect}`)
+      .sort(),
+    ['node.kubernetes.io/unreachable:NoExecute', 'node.kubernetes.io/unreachable:NoSchedule'],
+  )
   await api.until(() => said(api, 'web')[0] === 'IPv4 http:8080/TCP [10.244.1.2@n1 unready, 10.244.2.2@n2]')
   t.equal(api.read(nodes, 'n2')!.status!.conditions![0]!.status, 'True')
   api.put(lease('n1', new Date(Date.now() + 1000)))
@@ -205,7 +218,10 @@ test('a cordoned node is tainted, and free again afterwards', async (t) => {
 test('the namespaces of every cluster and the Service kubernetes are there, and come back', async (t) => {
   const api = await running(t, [kubernetesService], [], { advertiseAddress: '192.168.56.11', advertisePort: 6443 })
   await api.until(() => api.read(endpoints, 'default/kubernetes') !== undefined)
-  t.strictSame(api.all(namespaces).map((n) => n.metadata.name), ['default', 'kube-node-lease', 'kube-public', 'kube-system'])
+  t.strictSame(
+    api.all(namespaces).map((n) => n.metadata.name),
+    ['default', 'kube-node-lease', 'kube-public', 'kube-system'],
+  )
   t.match(api.read(services, 'default/kubernetes'), { spec: { clusterIP: '10.96.0.1', ports: [{ name: 'https', port: 443, targetPort: 6443 }] } })
   t.match(api.read(endpointslices, 'default/kubernetes'), { endpoints: [{ addresses: ['192.168.56.11'] }], ports: [{ name: 'https', port: 6443 }] })
   api.remove(api.read(endpointslices, 'default/kubernetes')!)
@@ -225,7 +241,9 @@ test('every namespace has a default account and the certificate of the API', asy
 test('Endpoints of old clients follow Pods, and go with their Service', async (t) => {
   const api = await running(t, [endpointsController], [n1, n2, web, a, b])
   await api.until(() => api.read(endpoints, 'demo/web')?.subsets?.[0]?.addresses?.length === 2)
-  t.match(api.read(endpoints, 'demo/web')!.subsets, [{ addresses: [{ ip: '10.244.1.2', nodeName: 'n1', targetRef: { kind: 'Pod', name: 'a' } }, { ip: '10.244.2.2' }], ports: [{ name: 'http', port: 8080, protocol: 'TCP' }] }])
+  t.match(api.read(endpoints, 'demo/web')!.subsets, [
+    { addresses: [{ ip: '10.244.1.2', nodeName: 'n1', targetRef: { kind: 'Pod', name: 'a' } }, { ip: '10.244.2.2' }], ports: [{ name: 'http', port: 8080, protocol: 'TCP' }] },
+  ])
   api.put(pod('demo/b', { ip: '10.244.2.2', node: 'n2', labels, ports: ['web:8080'], ready: false }))
   await api.until(() => api.read(endpoints, 'demo/web')?.subsets?.[0]?.notReadyAddresses?.[0]?.ip === '10.244.2.2')
   api.remove(web)
@@ -234,7 +252,10 @@ test('Endpoints of old clients follow Pods, and go with their Service', async (t
 
 test('hand-made Endpoints of a Service without selector are mirrored, both families, and follow', async (t) => {
   const outside = service('demo/db', { clusterIP: '10.96.0.30', ports: ['db:5432'] })
-  const made = { ...object('v1', 'Endpoints', 'demo/db'), subsets: [{ addresses: [{ ip: '192.0.2.1' }, { ip: '2001:db8::1' }], notReadyAddresses: [{ ip: '192.0.2.2' }], ports: [{ name: 'db', port: 5432 }] }] }
+  const made = {
+    ...object('v1', 'Endpoints', 'demo/db'),
+    subsets: [{ addresses: [{ ip: '192.0.2.1' }, { ip: '2001:db8::1' }], notReadyAddresses: [{ ip: '192.0.2.2' }], ports: [{ name: 'db', port: 5432 }] }],
+  }
   const api = await running(t, [mirroring, endpointsController], [outside, made])
   await api.until(() => said(api, 'db').length === 2)
   t.strictSame(said(api, 'db'), ['IPv4 db:5432/TCP [192.0.2.1, 192.0.2.2 unready]', 'IPv6 db:5432/TCP [2001:db8::1]'])
@@ -249,7 +270,9 @@ test('a namespace that is being deleted is emptied, and goes when its last Pod h
   const client = await api.client()
   await client.delete(namespaces, 'demo')
   await api.until(() => api.read(services, 'demo/web') === undefined && api.read(pods, 'demo/a')?.metadata.deletionTimestamp !== undefined)
-  await api.until(() => api.read(namespaces, 'demo')?.status?.conditions?.find((c) => c.type === 'NamespaceContentRemaining')?.message === 'Some resources are remaining: pods. has 1 resource instances')
+  await api.until(
+    () => api.read(namespaces, 'demo')?.status?.conditions?.find((c) => c.type === 'NamespaceContentRemaining')?.message === 'Some resources are remaining: pods. has 1 resource instances',
+  )
   await client.delete(pods, 'a', 'demo', { gracePeriodSeconds: 0 })
   await api.until(() => api.read(namespaces, 'demo') === undefined)
   t.ok(api.read(secrets, 'other/s'), 'nothing outside is touched')
@@ -281,8 +304,14 @@ test('what belongs to an object goes with it; what belongs to its namesake, or a
 
 test('load balancers get addresses from the pool, the one asked for if it is free, and give them back', async (t) => {
   const lb = (name: string, spec = {}) => service(`demo/${name}`, { type: 'LoadBalancer', ...spec })
-  const api = await running(t, [loadBalancers], [lb('a'), lb('asks', { loadBalancerIP: '203.0.113.10' }), lb('foreign', { loadBalancerClass: 'other.example/lb' })], { loadBalancerCIDRs: ['203.0.113.8/30'] })
-  const given = (name: string): string => api.read(services, `demo/${name}`)?.status?.loadBalancer?.ingress?.map((i) => i.ip).join() ?? ''
+  const api = await running(t, [loadBalancers], [lb('a'), lb('asks', { loadBalancerIP: '203.0.113.10' }), lb('foreign', { loadBalancerClass: 'other.example/lb' })], {
+    loadBalancerCIDRs: ['203.0.113.8/30'],
+  })
+  const given = (name: string): string =>
+    api
+      .read(services, `demo/${name}`)
+      ?.status?.loadBalancer?.ingress?.map((i) => i.ip)
+      .join() ?? ''
   await api.until(() => given('a') !== '' && given('asks') !== '')
   t.equal(given('a'), '203.0.113.9')
   t.equal(given('asks'), '203.0.113.10')
@@ -295,7 +324,12 @@ test('load balancers get addresses from the pool, the one asked for if it is fre
 
 const unreachable = { key: 'node.kubernetes.io/unreachable', effect: 'NoExecute', timeAdded: '2026-01-01T00:00:00Z' } as const
 const at = Date.parse('2026-01-01T00:01:00Z')
-const stays: readonly (readonly [name: string, taints: NonNullable<Parameters<typeof staysFor>[1]['spec']>['taints'], tolerations: NonNullable<Parameters<typeof staysFor>[0]['spec']['tolerations']>, left: number | undefined])[] = [
+const stays: readonly (readonly [
+  name: string,
+  taints: NonNullable<Parameters<typeof staysFor>[1]['spec']>['taints'],
+  tolerations: NonNullable<Parameters<typeof staysFor>[0]['spec']['tolerations']>,
+  left: number | undefined,
+])[] = [
   ['without taints for ever', [], [], undefined],
   ['NoSchedule does not matter', [{ key: 'a', effect: 'NoSchedule' }], [], undefined],
   ['an unreachable node is borne five minutes', [unreachable], [], 240_000],

@@ -21,7 +21,14 @@ async function running(t: Test): Promise<FakeApi> {
     for (const p of api.all(pods)) {
       if (p.metadata.deletionTimestamp !== undefined) api.remove(p)
       else if (p.spec.nodeName !== undefined && p.status?.phase === undefined) {
-        api.put({ ...p, status: { phase: 'Running', podIP: '10.244.0.2', conditions: [{ type: 'Ready', status: ready(p.spec.containers[0]!.image!) ? 'True' : 'False', lastTransitionTime: new Date().toISOString() }] } } as Pod)
+        api.put({
+          ...p,
+          status: {
+            phase: 'Running',
+            podIP: '10.244.0.2',
+            conditions: [{ type: 'Ready', status: ready(p.spec.containers[0]!.image!) ? 'True' : 'False', lastTransitionTime: new Date().toISOString() }],
+          },
+        } as Pod)
       }
     }
   }, 5)
@@ -30,7 +37,13 @@ async function running(t: Test): Promise<FakeApi> {
     ended.abort()
     await api.close()
   })
-  await startControllers({ client: await api.client(), log: silent, signal: ended.signal, only: [replicaSetController, deploymentController, binder, garbageCollector], options: { clusterCIDRs: [], serviceCIDRs: [] } })
+  await startControllers({
+    client: await api.client(),
+    log: silent,
+    signal: ended.signal,
+    only: [replicaSetController, deploymentController, binder, garbageCollector],
+    options: { clusterCIDRs: [], serviceCIDRs: [] },
+  })
   return api
 }
 
@@ -44,7 +57,13 @@ function deployment(image: string, replicas: number, spec: Partial<Deployment['s
 }
 
 const now = (api: FakeApi): Deployment => api.read(deployments, 'demo/web')!
-const images = (api: FakeApi): string => api.all(pods).filter((p) => p.metadata.deletionTimestamp === undefined).map((p) => p.spec.containers[0]!.image).sort().join(' ')
+const images = (api: FakeApi): string =>
+  api
+    .all(pods)
+    .filter((p) => p.metadata.deletionTimestamp === undefined)
+    .map((p) => p.spec.containers[0]!.image)
+    .sort()
+    .join(' ')
 const condition = (api: FakeApi, type: string): string => {
   const c = now(api).status?.conditions?.find((x) => x.type === type)
   return `${c?.status} ${c?.reason}`
@@ -54,10 +73,16 @@ test('a Deployment has its Pods, says so, and goes with them', async (t) => {
   const api = await running(t)
   api.put(deployment('v1', 3))
   await api.until(() => now(api).status?.availableReplicas === 3 && condition(api, 'Progressing') === 'True NewReplicaSetAvailable')
-  t.match(now(api), { metadata: { annotations: { 'deployment.kubernetes.io/revision': '1' } }, status: { replicas: 3, updatedReplicas: 3, readyReplicas: 3, unavailableReplicas: 0, observedGeneration: now(api).metadata.generation! } })
+  t.match(now(api), {
+    metadata: { annotations: { 'deployment.kubernetes.io/revision': '1' } },
+    status: { replicas: 3, updatedReplicas: 3, readyReplicas: 3, unavailableReplicas: 0, observedGeneration: now(api).metadata.generation! },
+  })
   t.equal(condition(api, 'Available'), 'True MinimumReplicasAvailable')
   const [set] = api.all(replicasets)
-  t.match(set, { spec: { replicas: 3, selector: { matchLabels: { app: 'web', 'pod-template-hash': /^[a-z0-9]{10}$/ } } }, metadata: { ownerReferences: [{ kind: 'Deployment', name: 'web', controller: true }] } })
+  t.match(set, {
+    spec: { replicas: 3, selector: { matchLabels: { app: 'web', 'pod-template-hash': /^[a-z0-9]{10}$/ } } },
+    metadata: { ownerReferences: [{ kind: 'Deployment', name: 'web', controller: true }] },
+  })
   t.equal(set!.metadata.name, `web-${set!.metadata.labels!['pod-template-hash']}`)
   api.remove(now(api))
   await api.until(() => api.all(replicasets).length === 0 && api.all(pods).length === 0)
@@ -129,14 +154,25 @@ test('old sets beyond the history limit go', async (t) => {
     await api.until(() => images(api) === image && condition(api, 'Progressing') === 'True NewReplicaSetAvailable' && now(api).status?.replicas === 1)
   }
   await api.until(() => api.all(replicasets).length === 2)
-  t.strictSame(api.all(replicasets).map((s) => s.metadata.annotations!['deployment.kubernetes.io/revision']).sort(), ['3', '4'])
+  t.strictSame(
+    api
+      .all(replicasets)
+      .map((s) => s.metadata.annotations!['deployment.kubernetes.io/revision'])
+      .sort(),
+    ['3', '4'],
+  )
 })
 
 test('a ReplicaSet replaces what goes, adopts orphans and lets go of strangers', async (t) => {
   const api = await running(t)
   const orphan = pod('demo/orphan', { labels: { app: 'rs' }, node: 'n1', ip: '10.244.0.9' })
   api.put(orphan)
-  const set: ReplicaSet = { apiVersion: 'apps/v1', kind: 'ReplicaSet', metadata: { name: 'rs', namespace: 'demo' }, spec: { replicas: 3, selector: { matchLabels: { app: 'rs' } }, template: { metadata: { labels: { app: 'rs' } }, spec: { containers: [{ name: 'c', image: 'v1' }] } } } }
+  const set: ReplicaSet = {
+    apiVersion: 'apps/v1',
+    kind: 'ReplicaSet',
+    metadata: { name: 'rs', namespace: 'demo' },
+    spec: { replicas: 3, selector: { matchLabels: { app: 'rs' } }, template: { metadata: { labels: { app: 'rs' } }, spec: { containers: [{ name: 'c', image: 'v1' }] } } },
+  }
   api.put(set)
   await api.until(() => api.read(replicasets, 'demo/rs')?.status?.readyReplicas === 3)
   t.equal(api.all(pods).length, 3)
@@ -161,8 +197,16 @@ test('a ReplicaSet that may not have Pods says why, and makes them once it may',
   await api.until(() => now(api).status?.availableReplicas === 1 && condition(api, 'ReplicaFailure') === 'undefined undefined')
 })
 
-const set = (name: string, replicas: number, available: number, notes: Record<string, string> = {}): ReplicaSet => ({ metadata: { name, creationTimestamp: `2026-01-0${name.slice(-1)}T00:00:00Z`, annotations: notes }, spec: { replicas, selector: {} }, status: { availableReplicas: available } })
-const sizes = (goals: readonly (readonly [ReplicaSet, number])[]): string => goals.map(([s, n]) => `${s.metadata.name}:${n}`).sort().join(' ')
+const set = (name: string, replicas: number, available: number, notes: Record<string, string> = {}): ReplicaSet => ({
+  metadata: { name, creationTimestamp: `2026-01-0${name.slice(-1)}T00:00:00Z`, annotations: notes },
+  spec: { replicas, selector: {} },
+  status: { availableReplicas: available },
+})
+const sizes = (goals: readonly (readonly [ReplicaSet, number])[]): string =>
+  goals
+    .map(([s, n]) => `${s.metadata.name}:${n}`)
+    .sort()
+    .join(' ')
 
 const rolls: readonly (readonly [name: string, want: number, surge: number | string, unavailable: number | string, newest: ReplicaSet, old: readonly ReplicaSet[], goal: string])[] = [
   ['the first step adds the surge and takes the allowance', 10, 3, 2, set('n2', 0, 0), [set('o1', 10, 10)], 'n2:3 o1:8'],

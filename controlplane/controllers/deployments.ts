@@ -32,7 +32,8 @@ export const deploymentController: Controller = {
         if (set === undefined) continue
         const owner = controllerOf(set)
         if (owner?.kind === 'Deployment') work.add(`${namespaceOf(set)}/${owner.name}`)
-        else if (owner === undefined && set === now) for (const d of all.deployments.in(namespaceOf(set))) if (matchesLabels(fromLabelSelector(d.spec.selector), set.metadata.labels)) work.add(keyOf(d))
+        else if (owner === undefined && set === now)
+          for (const d of all.deployments.in(namespaceOf(set))) if (matchesLabels(fromLabelSelector(d.spec.selector), set.metadata.labels)) work.add(keyOf(d))
       }
     })
     // Recreate waits for the last old Pod.
@@ -85,7 +86,12 @@ export const deploymentController: Controller = {
         newest = await mark(deployment, newest, Math.max(revision, revisionOf(newest)))
         await markRevision(deployment, String(revisionOf(newest)))
       }
-      const goals = paused || isScaled(deployment, [...old, ...(newest === undefined ? [] : [newest])]) ? scaleGoals(deployment, newest, old) : recreate ? recreateGoals(deployment, newest, old) : rollGoals(deployment, newest, old)
+      const goals =
+        paused || isScaled(deployment, [...old, ...(newest === undefined ? [] : [newest])])
+          ? scaleGoals(deployment, newest, old)
+          : recreate
+            ? recreateGoals(deployment, newest, old)
+            : rollGoals(deployment, newest, old)
       for (const [set, replicas] of goals) await scale(deployment, set, replicas)
       const [newNow] = newest === undefined ? [undefined] : refresh([newest])
       const oldNow = refresh(old)
@@ -160,7 +166,14 @@ export const deploymentController: Controller = {
       // How large it was meant to be stays until it is resized: the difference is what tells of a resizing.
       for (const key of [annotation.desired, annotation.most]) if (before[key] !== undefined) wanted[key] = before[key]
       if (equal(before, wanted) && (set.spec.minReadySeconds ?? 0) === (deployment.spec.minReadySeconds ?? 0)) return set
-      const written = await client.patch(replicasets, set.metadata.name, namespaceOf(set), { metadata: { annotations: wanted }, spec: { minReadySeconds: deployment.spec.minReadySeconds ?? 0 } }, 'merge', { signal })
+      const written = await client.patch(
+        replicasets,
+        set.metadata.name,
+        namespaceOf(set),
+        { metadata: { annotations: wanted }, spec: { minReadySeconds: deployment.spec.minReadySeconds ?? 0 } },
+        'merge',
+        { signal },
+      )
       await all.sets.shows(written)
       return written
     }
@@ -168,7 +181,10 @@ export const deploymentController: Controller = {
     // By way of the status: a change of annotations on the object itself counts as a new generation.
     async function markRevision(deployment: Deployment, revision: string): Promise<void> {
       if (deployment.metadata.annotations?.[annotation.revision] === revision) return
-      const written = await client.patch(deployments, deployment.metadata.name, namespaceOf(deployment), { metadata: { annotations: { [annotation.revision]: revision } } }, 'merge', { subresource: 'status', signal })
+      const written = await client.patch(deployments, deployment.metadata.name, namespaceOf(deployment), { metadata: { annotations: { [annotation.revision]: revision } } }, 'merge', {
+        subresource: 'status',
+        signal,
+      })
       await all.deployments.shows(written)
     }
 
@@ -313,11 +329,22 @@ function notesFor(deployment: Deployment): Record<string, string> {
 
 function isComplete(deployment: Deployment, newest: ReplicaSet, old: readonly ReplicaSet[]): boolean {
   const want = deployment.spec.replicas ?? 1
-  return (newest.status?.replicas ?? 0) === want && (newest.status?.availableReplicas ?? 0) >= want && (newest.spec.replicas ?? 1) === want && old.every((s) => (s.status?.replicas ?? 0) === 0 && (s.spec.replicas ?? 1) === 0)
+  return (
+    (newest.status?.replicas ?? 0) === want &&
+    (newest.status?.availableReplicas ?? 0) >= want &&
+    (newest.spec.replicas ?? 1) === want &&
+    old.every((s) => (s.status?.replicas ?? 0) === 0 && (s.spec.replicas ?? 1) === 0)
+  )
 }
 
 /** The status of a Deployment, and in how many milliseconds it would say something else if nothing changes. */
-export function compileStatus(deployment: Deployment, newest: ReplicaSet | undefined, old: readonly ReplicaSet[], failure: Condition | undefined, now: number): { readonly status: NonNullable<Deployment['status']>; readonly next: number | undefined } {
+export function compileStatus(
+  deployment: Deployment,
+  newest: ReplicaSet | undefined,
+  old: readonly ReplicaSet[],
+  failure: Condition | undefined,
+  now: number,
+): { readonly status: NonNullable<Deployment['status']>; readonly next: number | undefined } {
   const want = deployment.spec.replicas ?? 1
   const sets = [...(newest === undefined ? [] : [newest]), ...old]
   const sum = (f: (s: ReplicaSet) => number): number => sets.reduce((n, s) => n + f(s), 0)
@@ -335,17 +362,28 @@ export function compileStatus(deployment: Deployment, newest: ReplicaSet | undef
     conditions.push({ type, status, reason, message, lastUpdateTime: time, lastTransitionTime: was?.status === status ? (was.lastTransitionTime ?? time) : time })
   }
   const enough = availableReplicas >= want - bounds(deployment).unavailable
-  put('Available', enough ? 'True' : 'False', enough ? 'MinimumReplicasAvailable' : 'MinimumReplicasUnavailable', enough ? 'Deployment has minimum availability.' : 'Deployment does not have minimum availability.')
+  put(
+    'Available',
+    enough ? 'True' : 'False',
+    enough ? 'MinimumReplicasAvailable' : 'MinimumReplicasUnavailable',
+    enough ? 'Deployment has minimum availability.' : 'Deployment does not have minimum availability.',
+  )
 
   let next: number | undefined
   const was = before.conditions?.find((c) => c.type === 'Progressing')
   const deadline = deployment.spec.progressDeadlineSeconds ?? 600
-  if (newest !== undefined && isComplete(deployment, newest, old) && deployment.spec.paused !== true) put('Progressing', 'True', 'NewReplicaSetAvailable', `ReplicaSet "${newest.metadata.name}" has successfully progressed.`)
+  if (newest !== undefined && isComplete(deployment, newest, old) && deployment.spec.paused !== true)
+    put('Progressing', 'True', 'NewReplicaSetAvailable', `ReplicaSet "${newest.metadata.name}" has successfully progressed.`)
   else if (deployment.spec.paused === true) put('Progressing', 'Unknown', 'DeploymentPaused', 'Deployment is paused')
   else if (was === undefined) put('Progressing', 'True', 'NewReplicaSetCreated', `Created new replica set "${newest?.metadata.name ?? ''}"`)
   else if (was.reason === 'DeploymentPaused') put('Progressing', 'Unknown', 'DeploymentResumed', 'Deployment is resumed')
   else {
-    const moved = updatedReplicas > (before.updatedReplicas ?? 0) || availableReplicas > (before.availableReplicas ?? 0) || readyReplicas > (before.readyReplicas ?? 0) || replicas - updatedReplicas < (before.replicas ?? 0) - (before.updatedReplicas ?? 0) || before.observedGeneration !== deployment.metadata.generation
+    const moved =
+      updatedReplicas > (before.updatedReplicas ?? 0) ||
+      availableReplicas > (before.availableReplicas ?? 0) ||
+      readyReplicas > (before.readyReplicas ?? 0) ||
+      replicas - updatedReplicas < (before.replicas ?? 0) - (before.updatedReplicas ?? 0) ||
+      before.observedGeneration !== deployment.metadata.generation
     if (moved) put('Progressing', 'True', 'ReplicaSetUpdated', `ReplicaSet "${newest?.metadata.name ?? ''}" is progressing.`, true)
     else if (was.reason === 'NewReplicaSetAvailable' && was.status === 'True') conditions.push(was)
     else {
@@ -363,7 +401,16 @@ export function compileStatus(deployment: Deployment, newest: ReplicaSet | undef
   const order = (before.conditions ?? []).map((c) => c.type)
   conditions.sort((a, b) => (order.indexOf(a.type) < 0 ? 99 : order.indexOf(a.type)) - (order.indexOf(b.type) < 0 ? 99 : order.indexOf(b.type)))
   return {
-    status: { replicas, updatedReplicas, readyReplicas, availableReplicas, unavailableReplicas, observedGeneration: deployment.metadata.generation ?? 0, ...(before.collisionCount === undefined ? {} : { collisionCount: before.collisionCount }), conditions },
+    status: {
+      replicas,
+      updatedReplicas,
+      readyReplicas,
+      availableReplicas,
+      unavailableReplicas,
+      observedGeneration: deployment.metadata.generation ?? 0,
+      ...(before.collisionCount === undefined ? {} : { collisionCount: before.collisionCount }),
+      conditions,
+    },
     next,
   }
 }
@@ -389,15 +436,23 @@ function withoutHash(template: PodTemplate | undefined): unknown {
 
 /** A name for a template that is the same after every restart: a number whose digits are written so that they spell no word. */
 function hashOf(template: PodTemplate, collisions: number): string {
-  const number = createHash('sha256').update(`${canonical(withoutHash(template))} ${collisions}`).digest().readUInt32BE()
+  const number = createHash('sha256')
+    .update(`${canonical(withoutHash(template))} ${collisions}`)
+    .digest()
+    .readUInt32BE()
   // At least seven digits, as everywhere else where such hashes are told from names.
-  return String(number).padStart(10, '1').replace(/\d/g, (digit) => '456789bcdf'[Number(digit)]!)
+  return String(number)
+    .padStart(10, '1')
+    .replace(/\d/g, (digit) => '456789bcdf'[Number(digit)]!)
 }
 
 function canonical(value: unknown): string {
   if (Array.isArray(value)) return `[${value.map(canonical).join()}]`
   if (typeof value !== 'object' || value === null) return JSON.stringify(value) ?? 'null'
-  return `{${Object.keys(value).sort().map((k) => `${k}:${canonical((value as Record<string, unknown>)[k])}`).join()}}`
+  return `{${Object.keys(value)
+    .sort()
+    .map((k) => `${k}:${canonical((value as Record<string, unknown>)[k])}`)
+    .join()}}`
 }
 
 function clean<T extends object>(value: T): Partial<T> {

@@ -95,7 +95,8 @@ export function compileEndpoints(service: Service, allPods: Iterable<Pod>): Endp
       targetRef: { kind: 'Pod', name: pod.metadata.name, namespace: namespaceOf(pod), ...(pod.metadata.uid === undefined ? {} : { uid: pod.metadata.uid }) },
     }
     for (const p of ports.length === 0 ? [undefined] : ports) {
-      const port = p === undefined ? undefined : { ...(p.name === '' ? {} : { name: p.name! }), port: p.port!, protocol: p.protocol!, ...(p.appProtocol === undefined ? {} : { appProtocol: p.appProtocol }) }
+      const port =
+        p === undefined ? undefined : { ...(p.name === '' ? {} : { name: p.name! }), port: p.port!, protocol: p.protocol!, ...(p.appProtocol === undefined ? {} : { appProtocol: p.appProtocol }) }
       const id = JSON.stringify(port ?? null)
       let at = byPort.get(id)
       if (at === undefined) byPort.set(id, (at = { port, ready: [], notReady: [] }))
@@ -130,7 +131,13 @@ export function compileEndpoints(service: Service, allPods: Iterable<Pod>): Endp
     subsets: list.flatMap((s, i): readonly EndpointSubset[] =>
       ready[i]!.length + notReady[i]!.length === 0
         ? []
-        : [{ ...(ready[i]!.length === 0 ? {} : { addresses: ready[i]! }), ...(notReady[i]!.length === 0 ? {} : { notReadyAddresses: notReady[i]! }), ...(s.ports.length === 0 ? {} : { ports: s.ports }) }],
+        : [
+            {
+              ...(ready[i]!.length === 0 ? {} : { addresses: ready[i]! }),
+              ...(notReady[i]!.length === 0 ? {} : { notReadyAddresses: notReady[i]! }),
+              ...(s.ports.length === 0 ? {} : { ports: s.ports }),
+            },
+          ],
     ),
   }
 }
@@ -156,7 +163,9 @@ export const mirroring: Controller = {
       const [namespace, name] = key.split('/') as [string, string]
       const service = all.services.objects.get(key)
       const source = all.endpoints.objects.get(key)
-      const existing = [...all.slices.in(namespace)].filter((s) => s.metadata.labels?.['endpointslice.kubernetes.io/managed-by'] === mirroredBy && s.metadata.labels['kubernetes.io/service-name'] === name)
+      const existing = [...all.slices.in(namespace)].filter(
+        (s) => s.metadata.labels?.['endpointslice.kubernetes.io/managed-by'] === mirroredBy && s.metadata.labels['kubernetes.io/service-name'] === name,
+      )
       const mirrored =
         service !== undefined &&
         !hasSelector(service) &&
@@ -184,7 +193,12 @@ export const mirroring: Controller = {
 export function compileMirrored(source: Endpoints, existing: readonly EndpointSlice[]): ReturnType<typeof planSlices> {
   const groups = new Map<string, { addressType: 'IPv4' | 'IPv6'; ports: readonly EndpointPort[]; endpoints: SliceEndpoint[] }>()
   for (const subset of source.subsets ?? []) {
-    const ports = (subset.ports ?? []).map((p) => ({ name: p.name ?? '', protocol: p.protocol ?? ('TCP' as const), ...(p.port === undefined ? {} : { port: p.port }), ...(p.appProtocol === undefined ? {} : { appProtocol: p.appProtocol }) }))
+    const ports = (subset.ports ?? []).map((p) => ({
+      name: p.name ?? '',
+      protocol: p.protocol ?? ('TCP' as const),
+      ...(p.port === undefined ? {} : { port: p.port }),
+      ...(p.appProtocol === undefined ? {} : { appProtocol: p.appProtocol }),
+    }))
     const add = (address: EndpointAddress, ready: boolean): void => {
       const addressType = address.ip.includes(':') ? ('IPv6' as const) : ('IPv4' as const)
       const id = `${addressType} ${JSON.stringify(ports)}`
@@ -192,7 +206,13 @@ export function compileMirrored(source: Endpoints, existing: readonly EndpointSl
       if (group === undefined) groups.set(id, (group = { addressType, ports, endpoints: [] }))
       if (group.endpoints.length >= mostAddresses) return
       const { hostname, nodeName, targetRef } = address
-      group.endpoints.push({ addresses: [address.ip], conditions: { ready }, ...(hostname === undefined ? {} : { hostname }), ...(nodeName === undefined ? {} : { nodeName }), ...(targetRef === undefined ? {} : { targetRef }) })
+      group.endpoints.push({
+        addresses: [address.ip],
+        conditions: { ready },
+        ...(hostname === undefined ? {} : { hostname }),
+        ...(nodeName === undefined ? {} : { nodeName }),
+        ...(targetRef === undefined ? {} : { targetRef }),
+      })
     }
     for (const a of subset.addresses ?? []) add(a, true)
     for (const a of subset.notReadyAddresses ?? []) add(a, false)

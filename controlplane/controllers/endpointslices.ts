@@ -131,8 +131,28 @@ export function hasSelector({ spec }: Service): boolean {
 export function sameForServices(now: Pod, before: Pod): boolean {
   return (
     now.metadata.uid === before.metadata.uid &&
-    JSON.stringify([now.metadata.labels, now.metadata.deletionTimestamp === undefined, now.spec.nodeName, now.spec.hostname, now.spec.subdomain, now.status?.phase, now.status?.podIP, now.status?.podIPs, conditionOf(now, 'Ready')]) ===
-      JSON.stringify([before.metadata.labels, before.metadata.deletionTimestamp === undefined, before.spec.nodeName, before.spec.hostname, before.spec.subdomain, before.status?.phase, before.status?.podIP, before.status?.podIPs, conditionOf(before, 'Ready')])
+    JSON.stringify([
+      now.metadata.labels,
+      now.metadata.deletionTimestamp === undefined,
+      now.spec.nodeName,
+      now.spec.hostname,
+      now.spec.subdomain,
+      now.status?.phase,
+      now.status?.podIP,
+      now.status?.podIPs,
+      conditionOf(now, 'Ready'),
+    ]) ===
+      JSON.stringify([
+        before.metadata.labels,
+        before.metadata.deletionTimestamp === undefined,
+        before.spec.nodeName,
+        before.spec.hostname,
+        before.spec.subdomain,
+        before.status?.phase,
+        before.status?.podIP,
+        before.status?.podIPs,
+        conditionOf(before, 'Ready'),
+      ])
   )
 }
 

@@ -38,7 +38,12 @@ export const kubernetesService: Controller = {
         const clusterIP = clusterIPs.find((ip) => ip.includes(':') === advertiseAddress.includes(':')) ?? clusterIPs[0]
         const service = {
           metadata: { ...metadata, labels: { component: 'apiserver', provider: 'kubernetes' } },
-          spec: { type: 'ClusterIP', ...(clusterIP === undefined ? {} : { clusterIP, clusterIPs: [clusterIP] }), ports: [{ name: 'https', port: 443, protocol: 'TCP', targetPort: advertisePort }], sessionAffinity: 'None' },
+          spec: {
+            type: 'ClusterIP',
+            ...(clusterIP === undefined ? {} : { clusterIP, clusterIPs: [clusterIP] }),
+            ports: [{ name: 'https', port: 443, protocol: 'TCP', targetPort: advertisePort }],
+            sessionAffinity: 'None',
+          },
         } as const
         await made(client.create(services, service as unknown as Service, { signal }))
       }
@@ -54,7 +59,8 @@ export const kubernetesService: Controller = {
         await client.delete(endpointslices, 'kubernetes', 'default', { signal })
         await made(client.create(endpointslices, wantedSlice, { signal }))
       } else if (slice === undefined) await made(client.create(endpointslices, wantedSlice, { signal }))
-      else if (!equal(slice.ports, wantedSlice.ports) || slice.endpoints.length !== 1 || !equal(slice.endpoints[0]?.addresses, [advertiseAddress])) await client.update(endpointslices, { ...slice, endpoints: wantedSlice.endpoints, ports: wantedSlice.ports! }, { signal })
+      else if (!equal(slice.ports, wantedSlice.ports) || slice.endpoints.length !== 1 || !equal(slice.endpoints[0]?.addresses, [advertiseAddress]))
+        await client.update(endpointslices, { ...slice, endpoints: wantedSlice.endpoints, ports: wantedSlice.ports! }, { signal })
 
       const subsets = [{ addresses: [{ ip: advertiseAddress }], ports: [{ name: 'https', port: advertisePort, protocol: 'TCP' as const }] }]
       const old = all.endpoints.objects.get('default/kubernetes')

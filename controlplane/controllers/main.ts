@@ -49,7 +49,13 @@ export interface Controllers {
 }
 
 /** Starts the controllers, and resolves once everything is mirrored and work has begun; they end with `signal`. */
-export async function startControllers(given: { readonly client: Client; readonly log: Log; readonly signal: AbortSignal; readonly options: ControllerOptions; readonly only?: readonly Controller[] }): Promise<Controllers> {
+export async function startControllers(given: {
+  readonly client: Client
+  readonly log: Log
+  readonly signal: AbortSignal
+  readonly options: ControllerOptions
+  readonly only?: readonly Controller[]
+}): Promise<Controllers> {
   const { client, signal, options } = given
   const log = given.log.with({ part: 'controllers' })
   const served = await discovered(client, log, signal)

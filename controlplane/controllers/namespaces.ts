@@ -40,7 +40,12 @@ export const namespaceController: Controller = {
         }
       }
       if (left.length > 0 || failures.length > 0) {
-        await explain(namespace, left, failures, [...finalizers].map(([f, n]) => `${f} in ${n} resource instances`))
+        await explain(
+          namespace,
+          left,
+          failures,
+          [...finalizers].map(([f, n]) => `${f} in ${n} resource instances`),
+        )
         const n = (tries.get(name) ?? 0) + 1
         tries.set(name, n)
         return Math.min(5000, 50 * 2 ** Math.min(n, 10))
@@ -84,13 +89,37 @@ export const namespaceController: Controller = {
 
     /** Says in the conditions what keeps the namespace. */
     async function explain(namespace: Namespace, left: readonly string[], failures: readonly string[], finalizers: readonly string[]): Promise<void> {
-      const condition = (type: string, bad: boolean, reason: string, goodReason: string, message: string): Condition => ({ type, status: bad ? 'True' : 'False', reason: bad ? reason : goodReason, message, lastTransitionTime: timestamp() })
+      const condition = (type: string, bad: boolean, reason: string, goodReason: string, message: string): Condition => ({
+        type,
+        status: bad ? 'True' : 'False',
+        reason: bad ? reason : goodReason,
+        message,
+        lastTransitionTime: timestamp(),
+      })
       const wanted = [
         condition('NamespaceDeletionDiscoveryFailure', false, '', 'ResourcesDiscovered', 'All resources successfully discovered'),
         condition('NamespaceDeletionGroupVersionParsingFailure', false, '', 'ParsedGroupVersions', 'All legacy kube types successfully parsed'),
-        condition('NamespaceDeletionContentFailure', failures.length > 0, 'ContentDeletionFailed', 'ContentDeleted', failures.length > 0 ? `Failed to delete all resource types, ${failures.length} remaining: ${failures.join(', ')}` : 'All content successfully deleted, may be waiting on finalization'),
-        condition('NamespaceContentRemaining', left.length > 0, 'SomeResourcesRemain', 'ContentRemoved', left.length > 0 ? `Some resources are remaining: ${left.join(', ')}` : 'All content successfully removed'),
-        condition('NamespaceFinalizersRemaining', finalizers.length > 0, 'SomeFinalizersRemain', 'ContentHasNoFinalizers', finalizers.length > 0 ? `Some content in the namespace has finalizers remaining: ${finalizers.join(', ')}` : 'All content-preserving finalizers finished'),
+        condition(
+          'NamespaceDeletionContentFailure',
+          failures.length > 0,
+          'ContentDeletionFailed',
+          'ContentDeleted',
+          failures.length > 0 ? `Failed to delete all resource types, ${failures.length} remaining: ${failures.join(', ')}` : 'All content successfully deleted, may be waiting on finalization',
+        ),
+        condition(
+          'NamespaceContentRemaining',
+          left.length > 0,
+          'SomeResourcesRemain',
+          'ContentRemoved',
+          left.length > 0 ? `Some resources are remaining: ${left.join(', ')}` : 'All content successfully removed',
+        ),
+        condition(
+          'NamespaceFinalizersRemaining',
+          finalizers.length > 0,
+          'SomeFinalizersRemain',
+          'ContentHasNoFinalizers',
+          finalizers.length > 0 ? `Some content in the namespace has finalizers remaining: ${finalizers.join(', ')}` : 'All content-preserving finalizers finished',
+        ),
       ]
       const old = namespace.status?.conditions ?? []
       const changed = wanted.filter((c) => !old.some((o) => o.type === c.type && o.status === c.status && o.message === c.message))

@@ -109,7 +109,10 @@ export const replicaSetController: Controller = {
       const ready = active.filter((p) => conditionOf(p, 'Ready') === 'True')
       const { count, next } = availability(ready, set.spec.minReadySeconds ?? 0)
       const old = set.status ?? {}
-      const conditions = [...(old.conditions ?? []).filter((c) => c.type !== 'ReplicaFailure'), ...(failure === undefined ? [] : [old.conditions?.find((c) => c.type === 'ReplicaFailure' && c.message === failure.message) ?? failure])]
+      const conditions = [
+        ...(old.conditions ?? []).filter((c) => c.type !== 'ReplicaFailure'),
+        ...(failure === undefined ? [] : [old.conditions?.find((c) => c.type === 'ReplicaFailure' && c.message === failure.message) ?? failure]),
+      ]
       const status = {
         replicas: active.length,
         fullyLabeledReplicas: active.filter((p) => matchesLabels(template, p.metadata.labels)).length,

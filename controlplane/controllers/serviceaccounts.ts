@@ -79,7 +79,12 @@ export const serviceAccounts: Controller = {
       const data = { 'ca.crt': options.rootCertificate }
       const map = all.maps.objects.get(`${name}/${rootCa}`)
       try {
-        if (map === undefined) await client.create(configmaps, { metadata: { name: rootCa, namespace: name, annotations: { 'kubernetes.io/description': 'The certificate of the authority that signed the certificate of the API server.' } }, data }, { signal })
+        if (map === undefined)
+          await client.create(
+            configmaps,
+            { metadata: { name: rootCa, namespace: name, annotations: { 'kubernetes.io/description': 'The certificate of the authority that signed the certificate of the API server.' } }, data },
+            { signal },
+          )
         else if (map.data?.['ca.crt'] !== data['ca.crt'] || Object.keys(map.data).length !== 1) await client.update(configmaps, { ...map, data }, { signal })
       } catch (error) {
         if (!isConflict(error) && !isNotFound(error)) throw error

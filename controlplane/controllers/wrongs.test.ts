@@ -17,7 +17,16 @@ void test('controllers under each wrong of the API', async (t) => {
     before: [node('n1'), web, a, b],
     async start({ client, api, signal }) {
       await startControllers({ client, log: silent, signal, only: [endpointSliceController, binder], options: { clusterCIDRs: [], serviceCIDRs: [] } })
-      const said = (): string => api.all(endpointslices).map((s) => s.endpoints.map((e) => `${e.addresses[0]}${e.conditions?.ready === true ? '' : ' unready'}`).sort().join()).join('|')
+      const said = (): string =>
+        api
+          .all(endpointslices)
+          .map((s) =>
+            s.endpoints
+              .map((e) => `${e.addresses[0]}${e.conditions?.ready === true ? '' : ' unready'}`)
+              .sort()
+              .join(),
+          )
+          .join('|')
       return {
         settled: () => said() === '10.244.1.2,10.244.1.3',
         changed: () => said() === '10.244.1.3 unready,10.244.1.4' && api.read(pods, 'demo/new')?.spec.nodeName === 'n1',

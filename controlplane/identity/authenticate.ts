@@ -40,7 +40,11 @@ export function authenticator(tokens: Tokens, alive: Alive, now: () => number = 
       const certificate = socket.authorized === true ? socket.getPeerCertificate() : undefined
       if (certificate?.subject?.CN !== undefined) {
         const { CN, O } = certificate.subject as unknown as { readonly CN: string; readonly O?: string | readonly string[] }
-        user = { name: CN, groups: [...(O === undefined ? [] : typeof O === 'string' ? [O] : O), 'system:authenticated'], extra: { 'authentication.kubernetes.io/credential-id': [`X509SHA256=${certificate!.fingerprint256.replaceAll(':', '').toLowerCase()}`] } }
+        user = {
+          name: CN,
+          groups: [...(O === undefined ? [] : typeof O === 'string' ? [O] : O), 'system:authenticated'],
+          extra: { 'authentication.kubernetes.io/credential-id': [`X509SHA256=${certificate!.fingerprint256.replaceAll(':', '').toLowerCase()}`] },
+        }
       }
       bySocket.set(socket, user)
     }

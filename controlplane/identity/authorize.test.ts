@@ -22,7 +22,8 @@ for (const name of ['system:kube-proxy', 'system:dns', 'system:ingress', 'system
         t.equal(authorize(user, verb, split(resource), namespace, 'n1').allowed, granted, `${verb} ${resource}`)
       }
     }
-    for (const resource of ['secrets', 'roles.rbac.authorization.k8s.io', 'clusterroles.rbac.authorization.k8s.io', 'pods/exec']) if (!grants.some((g) => g.resources.includes(resource))) for (const verb of every) t.notOk(authorize(user, verb, split(resource), 'any', 'x').allowed, `no ${verb} ${resource}`)
+    for (const resource of ['secrets', 'roles.rbac.authorization.k8s.io', 'clusterroles.rbac.authorization.k8s.io', 'pods/exec'])
+      if (!grants.some((g) => g.resources.includes(resource))) for (const verb of every) t.notOk(authorize(user, verb, split(resource), 'any', 'x').allowed, `no ${verb} ${resource}`)
     t.end()
   })
 

@@ -23,7 +23,8 @@ export function authorizer(more: Authorize | undefined): Authorize {
     if (user.groups.includes('system:masters')) return { allowed: true, reason: '' }
     if ('path' in target) {
       const health = open.some((p) => target.path === p || (p !== '/version' && target.path.startsWith(`${p}/`)))
-      if (verb === 'get' && (health || (user.groups.includes('system:authenticated') && discovery.some((p) => (p.endsWith('/*') ? target.path.startsWith(p.slice(0, -1)) : p === target.path))))) return { allowed: true, reason: '' }
+      if (verb === 'get' && (health || (user.groups.includes('system:authenticated') && discovery.some((p) => (p.endsWith('/*') ? target.path.startsWith(p.slice(0, -1)) : p === target.path)))))
+        return { allowed: true, reason: '' }
     } else {
       const resource = `${target.resource}${target.subresource === undefined || target.subresource === '' ? '' : `/${target.subresource}`}${target.group === '' ? '' : `.${target.group}`}`
       for (const who of [user.name, ...user.groups]) {

@@ -23,7 +23,10 @@ export const fixed: Readonly<Record<string, readonly Grant[]>> = {
     events,
   ],
   'system:ingress': [
-    { verbs: read, resources: ['services', 'secrets', 'configmaps', 'pods', 'namespaces', 'nodes', 'endpointslices.discovery.k8s.io', 'ingresses.networking.k8s.io', 'ingressclasses.networking.k8s.io'] },
+    {
+      verbs: read,
+      resources: ['services', 'secrets', 'configmaps', 'pods', 'namespaces', 'nodes', 'endpointslices.discovery.k8s.io', 'ingresses.networking.k8s.io', 'ingressclasses.networking.k8s.io'],
+    },
     { verbs: ['get', 'patch', 'update'], resources: ['ingresses/status.networking.k8s.io'] },
     { verbs: [...read, ...write], resources: ['leases.coordination.k8s.io'] },
     events,
@@ -39,7 +42,9 @@ export const fixed: Readonly<Record<string, readonly Grant[]>> = {
     events,
   ],
   // Everybody who is somebody may ask who they are and what they may do.
-  'system:authenticated': [{ verbs: ['create'], resources: ['selfsubjectreviews.authentication.k8s.io', 'selfsubjectaccessreviews.authorization.k8s.io', 'selfsubjectrulesreviews.authorization.k8s.io'] }],
+  'system:authenticated': [
+    { verbs: ['create'], resources: ['selfsubjectreviews.authentication.k8s.io', 'selfsubjectaccessreviews.authorization.k8s.io', 'selfsubjectrulesreviews.authorization.k8s.io'] },
+  ],
 }
 
 /** The identities that `switchyard kubeconfig` makes, and their groups; undefined: no such identity. */

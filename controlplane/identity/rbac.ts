@@ -39,7 +39,9 @@ export class Rbac {
   rulesOf(user: User, namespace: string): Json {
     const list = [...this.#rulesFor(user, namespace)]
     return {
-      resourceRules: list.filter((r) => r.nonResourceURLs === undefined).map((r) => ({ verbs: r.verbs, apiGroups: r.apiGroups, resources: r.resources, ...(r.resourceNames === undefined ? {} : { resourceNames: r.resourceNames }) })),
+      resourceRules: list
+        .filter((r) => r.nonResourceURLs === undefined)
+        .map((r) => ({ verbs: r.verbs, apiGroups: r.apiGroups, resources: r.resources, ...(r.resourceNames === undefined ? {} : { resourceNames: r.resourceNames }) })),
       nonResourceRules: list.filter((r) => r.nonResourceURLs !== undefined).map((r) => ({ verbs: r.verbs, nonResourceURLs: r.nonResourceURLs })),
       incomplete: false,
     }
@@ -65,7 +67,11 @@ export class Rbac {
     const lacking = wanted.flatMap(single).filter((w) => !held.some((h) => covers(h, w)))
     if (lacking.length === 0) return
     const lines = [...new Set(compact(wanted, held).map(goRule))].sort()
-    throw forbidden(k, object['metadata'].name ?? '', `user ${JSON.stringify(user.name)} (groups=[${user.groups.map((g) => JSON.stringify(g)).join(' ')}]) is attempting to grant RBAC permissions not currently held:\n${lines.join('\n')}`)
+    throw forbidden(
+      k,
+      object['metadata'].name ?? '',
+      `user ${JSON.stringify(user.name)} (groups=[${user.groups.map((g) => JSON.stringify(g)).join(' ')}]) is attempting to grant RBAC permissions not currently held:\n${lines.join('\n')}`,
+    )
   }
 
   /** The rules that ClusterRoles with an aggregation rule should have now; only those that differ. */
@@ -86,7 +92,9 @@ export class Rbac {
   }
 
   *#rulesFor(user: User, namespace: string | undefined): Iterable<Rule> {
-    for (const who of [user.name, ...user.groups]) for (const g of Object.hasOwn(fixed, who) ? fixed[who]! : []) yield* g.resources.map((r) => ({ verbs: g.verbs, apiGroups: [r.includes('.') ? r.slice(r.indexOf('.') + 1) : ''], resources: [r.includes('.') ? r.slice(0, r.indexOf('.')) : r] }))
+    for (const who of [user.name, ...user.groups])
+      for (const g of Object.hasOwn(fixed, who) ? fixed[who]! : [])
+        yield* g.resources.map((r) => ({ verbs: g.verbs, apiGroups: [r.includes('.') ? r.slice(r.indexOf('.') + 1) : ''], resources: [r.includes('.') ? r.slice(0, r.indexOf('.')) : r] }))
     for (const grant of this.#grants(user, namespace, [])) yield* grant.rules
     if (!user.groups.includes('system:authenticated') && !user.groups.includes('system:masters')) return
     if (user.groups.includes('system:masters')) {
@@ -115,7 +123,13 @@ export class Rbac {
     yield* look(this.#cache.of(clusterrolebindings).entries.values(), undefined)
     if (namespace === undefined) return
     const prefix = `${this.#cache.of(rolebindings).prefix}${namespace}/`
-    yield* look(this.#cache.of(rolebindings).sorted().filter((e) => e.key.startsWith(prefix)), namespace)
+    yield* look(
+      this.#cache
+        .of(rolebindings)
+        .sorted()
+        .filter((e) => e.key.startsWith(prefix)),
+      namespace,
+    )
   }
 
   #rules(ref: Json, namespace: string | undefined, missing: string[]): readonly Rule[] {
@@ -149,14 +163,18 @@ function single(r: Rule): Rule[] {
   const out: Rule[] = []
   for (const verb of r.verbs) {
     for (const url of r.nonResourceURLs ?? []) out.push({ verbs: [verb], nonResourceURLs: [url] })
-    for (const g of r.apiGroups ?? []) for (const res of r.resources ?? []) for (const name of (r.resourceNames ?? []).length > 0 ? r.resourceNames! : [undefined]) out.push({ verbs: [verb], apiGroups: [g], resources: [res], ...(name === undefined ? {} : { resourceNames: [name] }) })
+    for (const g of r.apiGroups ?? [])
+      for (const res of r.resources ?? [])
+        for (const name of (r.resourceNames ?? []).length > 0 ? r.resourceNames! : [undefined])
+          out.push({ verbs: [verb], apiGroups: [g], resources: [res], ...(name === undefined ? {} : { resourceNames: [name] }) })
   }
   return out
 }
 
 function covers(held: Rule, wanted: Rule): boolean {
   if (!held.verbs.includes('*') && !held.verbs.includes(wanted.verbs[0]!)) return false
-  if (wanted.nonResourceURLs !== undefined) return (held.nonResourceURLs ?? []).some((u) => u === '*' || u === wanted.nonResourceURLs![0] || (u.endsWith('*') && wanted.nonResourceURLs![0]!.startsWith(u.slice(0, -1))))
+  if (wanted.nonResourceURLs !== undefined)
+    return (held.nonResourceURLs ?? []).some((u) => u === '*' || u === wanted.nonResourceURLs![0] || (u.endsWith('*') && wanted.nonResourceURLs![0]!.startsWith(u.slice(0, -1))))
   if (held.apiGroups === undefined || (!held.apiGroups.includes('*') && !held.apiGroups.includes(wanted.apiGroups![0]!))) return false
   const resource = wanted.resources![0]!
   if (!held.resources!.includes('*') && !held.resources!.includes(resource) && !(resource.includes('/') && held.resources!.includes(`*/${resource.split('/')[1]}`))) return false
@@ -218,12 +236,31 @@ const collecting = (from: string): Json => ({ clusterRoleSelectors: [{ matchLabe
 
 /** The roles that every cluster has: made at the start where they are missing. */
 export const bootstrap: readonly { readonly kind: Kind; readonly object: Json }[] = [
-  { kind: clusterroles, object: { metadata: { name: 'cluster-admin' }, rules: [{ apiGroups: ['*'], resources: ['*'], verbs: ['*'] }, { nonResourceURLs: ['*'], verbs: ['*'] }] } },
-  { kind: clusterrolebindings, object: { metadata: { name: 'cluster-admin' }, roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name: 'cluster-admin' }, subjects: [{ apiGroup: 'rbac.authorization.k8s.io', kind: 'Group', name: 'system:masters' }] } },
+  {
+    kind: clusterroles,
+    object: {
+      metadata: { name: 'cluster-admin' },
+      rules: [
+        { apiGroups: ['*'], resources: ['*'], verbs: ['*'] },
+        { nonResourceURLs: ['*'], verbs: ['*'] },
+      ],
+    },
+  },
+  {
+    kind: clusterrolebindings,
+    object: {
+      metadata: { name: 'cluster-admin' },
+      roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name: 'cluster-admin' },
+      subjects: [{ apiGroup: 'rbac.authorization.k8s.io', kind: 'Group', name: 'system:masters' }],
+    },
+  },
   { kind: clusterroles, object: { metadata: { name: 'system:aggregate-to-view', labels: aggregate('view') }, rules: viewing } },
   { kind: clusterroles, object: { metadata: { name: 'system:aggregate-to-edit', labels: aggregate('edit') }, rules: editing } },
   { kind: clusterroles, object: { metadata: { name: 'system:aggregate-to-admin', labels: aggregate('admin') }, rules: administering } },
   { kind: clusterroles, object: { metadata: { name: 'view', labels: aggregate('edit') }, aggregationRule: collecting('view'), rules: viewing } },
   { kind: clusterroles, object: { metadata: { name: 'edit', labels: aggregate('admin') }, aggregationRule: collecting('edit'), rules: [...editing, ...viewing] } },
   { kind: clusterroles, object: { metadata: { name: 'admin' }, aggregationRule: collecting('admin'), rules: [...administering, ...editing, ...viewing] } },
-].map(({ kind, object }) => ({ kind, object: { ...object, metadata: { ...object.metadata, labels: { 'kubernetes.io/bootstrapping': 'rbac-defaults', ...('labels' in object.metadata ? object.metadata.labels : {}) } } } }))
+].map(({ kind, object }) => ({
+  kind,
+  object: { ...object, metadata: { ...object.metadata, labels: { 'kubernetes.io/bootstrapping': 'rbac-defaults', ...('labels' in object.metadata ? object.metadata.labels : {}) } } },
+}))

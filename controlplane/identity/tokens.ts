@@ -30,7 +30,9 @@ export class Tokens {
   constructor(key: KeyObject) {
     this.#key = key
     this.#public = publicKey(key)
-    this.#id = createHash('sha256').update(this.#public.export({ type: 'spki', format: 'der' })).digest('base64url')
+    this.#id = createHash('sha256')
+      .update(this.#public.export({ type: 'spki', format: 'der' }))
+      .digest('base64url')
   }
 
   issue(claims: Claims): string {

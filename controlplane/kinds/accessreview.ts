@@ -84,4 +84,3 @@ LabelSelectorAttributes
   requirements 2 []LabelSelectorRequirement atomic
 `,
 )
-

@@ -58,4 +58,3 @@ PortStatus
   error 3 *string
 `,
 )
-

@@ -125,7 +125,10 @@ function decodeValue(type: Type, v: unknown, context: Context, path: string, fie
   }
 }
 
-const zeroOf = (type: Type): unknown => (type.is === 'scalar' ? { string: '', bytes: '', bool: false, int32: 0, int64: 0, double: 0, Time: null, MicroTime: null, Quantity: '0', IntOrString: 0, FieldsV1: {}, Raw: null, ExtraValue: [] }[type.scalar] : null)
+const zeroOf = (type: Type): unknown =>
+  type.is === 'scalar'
+    ? { string: '', bytes: '', bool: false, int32: 0, int64: 0, double: 0, Time: null, MicroTime: null, Quantity: '0', IntOrString: 0, FieldsV1: {}, Raw: null, ExtraValue: [] }[type.scalar]
+    : null
 
 function decodeScalar(scalar: Scalar, v: unknown, owner: string, path: string): unknown {
   switch (scalar) {
@@ -180,7 +183,21 @@ function goType(type: Type): string {
     case 'map':
       return `map[string]${goType(type.of)}`
     case 'scalar':
-      return { string: 'string', bool: 'bool', int32: 'int32', int64: 'int64', double: 'float64', bytes: '[]uint8', Time: 'v1.Time', MicroTime: 'v1.MicroTime', Quantity: 'resource.Quantity', IntOrString: 'intstr.IntOrString', FieldsV1: 'v1.FieldsV1', Raw: 'runtime.RawExtension', ExtraValue: 'v1.ExtraValue' }[type.scalar]
+      return {
+        string: 'string',
+        bool: 'bool',
+        int32: 'int32',
+        int64: 'int64',
+        double: 'float64',
+        bytes: '[]uint8',
+        Time: 'v1.Time',
+        MicroTime: 'v1.MicroTime',
+        Quantity: 'resource.Quantity',
+        IntOrString: 'intstr.IntOrString',
+        FieldsV1: 'v1.FieldsV1',
+        Raw: 'runtime.RawExtension',
+        ExtraValue: 'v1.ExtraValue',
+      }[type.scalar]
   }
 }
 
@@ -193,7 +210,8 @@ function checkBase64(text: string): string {
   if (bad !== null) throw new DecodeError(`illegal base64 data at input byte ${bad.index}`)
   const equals = clean.indexOf('=')
   const body = equals < 0 ? clean.length : equals
-  if (clean.length % 4 !== 0 || clean.length - body > 2 || (body % 4 === 1)) throw new DecodeError(`illegal base64 data at input byte ${equals >= 0 && clean.length % 4 === 0 ? equals : clean.length - (clean.length % 4)}`)
+  if (clean.length % 4 !== 0 || clean.length - body > 2 || body % 4 === 1)
+    throw new DecodeError(`illegal base64 data at input byte ${equals >= 0 && clean.length % 4 === 0 ? equals : clean.length - (clean.length % 4)}`)
   return clean
 }
 
@@ -202,7 +220,8 @@ function decodeTime(v: unknown, micro: boolean): string {
   const m = /^(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)$/.exec(v)
   const at = m === null ? Number.NaN : Date.parse(v)
   // Go wants exactly the digits of the layout: six of them in a MicroTime.
-  if (m === null || Number.isNaN(at) || (micro && m[3]?.length !== 7)) throw new DecodeError(`parsing time ${JSON.stringify(v)} as "${micro ? '2006-01-02T15:04:05.000000Z07:00' : '2006-01-02T15:04:05Z07:00'}": ${timeTrouble(v, micro)}`)
+  if (m === null || Number.isNaN(at) || (micro && m[3]?.length !== 7))
+    throw new DecodeError(`parsing time ${JSON.stringify(v)} as "${micro ? '2006-01-02T15:04:05.000000Z07:00' : '2006-01-02T15:04:05Z07:00'}": ${timeTrouble(v, micro)}`)
   const seconds = m[4] === 'Z' ? `${m[1]}T${m[2]}` : new Date(at).toISOString().slice(0, 19)
   return micro ? `${seconds}${m[3]}Z` : `${seconds}Z`
 }
@@ -233,7 +252,18 @@ function timeTrouble(v: string, micro: boolean): string {
 }
 
 const suffixes: Readonly<Record<string, bigint>> = { Ki: 1024n, Mi: 1024n ** 2n, Gi: 1024n ** 3n, Ti: 1024n ** 4n, Pi: 1024n ** 5n, Ei: 1024n ** 6n }
-const decimals: readonly (readonly [string, number])[] = [['n', -9], ['u', -6], ['m', -3], ['', 0], ['k', 3], ['M', 6], ['G', 9], ['T', 12], ['P', 15], ['E', 18]]
+const decimals: readonly (readonly [string, number])[] = [
+  ['n', -9],
+  ['u', -6],
+  ['m', -3],
+  ['', 0],
+  ['k', 3],
+  ['M', 6],
+  ['G', 9],
+  ['T', 12],
+  ['P', 15],
+  ['E', 18],
+]
 
 /** A quantity in Kubernetes' canonical form: `1000m` is `1`, `1024Ki` is `1Mi`, `0.5` is `500m`. */
 export function quantity(v: unknown): string {

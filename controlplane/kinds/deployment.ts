@@ -93,20 +93,30 @@ export const deployments = kind({
       step('spec.strategy.rollingUpdate.maxUnavailable', maxUnavailable, errors)
       step('spec.strategy.rollingUpdate.maxSurge', maxSurge, errors)
       if (zero(maxSurge) && zero(maxUnavailable)) errors.invalid('spec.strategy.rollingUpdate.maxUnavailable', go(maxUnavailable), 'may not be 0 when `maxSurge` is 0')
-      if (typeof maxUnavailable === 'string' && percent.test(maxUnavailable) && Number.parseInt(maxUnavailable, 10) > 100) errors.invalid('spec.strategy.rollingUpdate.maxUnavailable', go(maxUnavailable), 'must not be greater than 100%')
+      if (typeof maxUnavailable === 'string' && percent.test(maxUnavailable) && Number.parseInt(maxUnavailable, 10) > 100)
+        errors.invalid('spec.strategy.rollingUpdate.maxUnavailable', go(maxUnavailable), 'must not be greater than 100%')
     } else errors.unsupported('spec.strategy', new GoText(`apps.DeploymentStrategy{Type:${JSON.stringify(type)}, RollingUpdate:(*apps.RollingUpdateDeployment)(nil)}`), ['Recreate', 'RollingUpdate'])
     if (revisionHistoryLimit < 0) errors.invalid('spec.revisionHistoryLimit', revisionHistoryLimit, 'must be greater than or equal to 0')
     if (progressDeadlineSeconds < 0) errors.invalid('spec.progressDeadlineSeconds', progressDeadlineSeconds, 'must be greater than or equal to 0')
-    if ((minReadySeconds ?? 0) >= 0 && progressDeadlineSeconds > 0 && progressDeadlineSeconds <= (minReadySeconds ?? 0)) errors.invalid('spec.progressDeadlineSeconds', progressDeadlineSeconds, 'must be greater than minReadySeconds')
+    if ((minReadySeconds ?? 0) >= 0 && progressDeadlineSeconds > 0 && progressDeadlineSeconds <= (minReadySeconds ?? 0))
+      errors.invalid('spec.progressDeadlineSeconds', progressDeadlineSeconds, 'must be greater than minReadySeconds')
   },
   validateUpdate: selectorImmutable,
   validateStatus: (now, _before, errors) => validateCounts(now['status'], ['observedGeneration', 'replicas', 'updatedReplicas', 'readyReplicas', 'availableReplicas', 'unavailableReplicas'], errors),
   columns: [nameColumn, text('Ready'), text('Up-to-date'), text('Available'), text('Age'), text('Containers', true), text('Images', true), text('Selector', true)],
-  cells: (o, now) => [o['metadata'].name, `${o['status']?.readyReplicas ?? 0}/${o['spec'].replicas ?? 0}`, o['status']?.updatedReplicas ?? 0, o['status']?.availableReplicas ?? 0, age(o, now), ...containerCells(o)],
+  cells: (o, now) => [
+    o['metadata'].name,
+    `${o['status']?.readyReplicas ?? 0}/${o['spec'].replicas ?? 0}`,
+    o['status']?.updatedReplicas ?? 0,
+    o['status']?.availableReplicas ?? 0,
+    age(o, now),
+    ...containerCells(o),
+  ],
 })
 
 const zero = (v: number | string): boolean => v === 0 || v === '0%'
-const go = (v: number | string): GoText => new GoText(typeof v === 'number' ? `intstr.IntOrString{Type:0, IntVal:${v}, StrVal:""}` : `intstr.IntOrString{Type:1, IntVal:0, StrVal:${JSON.stringify(v)}}`)
+const go = (v: number | string): GoText =>
+  new GoText(typeof v === 'number' ? `intstr.IntOrString{Type:0, IntVal:${v}, StrVal:""}` : `intstr.IntOrString{Type:1, IntVal:0, StrVal:${JSON.stringify(v)}}`)
 
 function step(path: string, v: number | string, errors: FieldErrors): void {
   if (typeof v === 'number') {

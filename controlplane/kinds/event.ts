@@ -65,7 +65,18 @@ const shared: Partial<Kind> & Pick<Kind, 'plural' | 'namespaced' | 'columns'> = 
   createOnUpdate: true,
   ttl: 3600,
   selectorErrors: 'not supported',
-  columns: [text('Last Seen'), text('Type'), text('Reason'), text('Object'), text('Subobject', true), text('Source', true), text('Message'), text('First Seen', true), text('Count', true), { name: 'Name', type: 'string', format: 'name', wide: true }],
+  columns: [
+    text('Last Seen'),
+    text('Type'),
+    text('Reason'),
+    text('Object'),
+    text('Subobject', true),
+    text('Source', true),
+    text('Message'),
+    text('First Seen', true),
+    text('Count', true),
+    { name: 'Name', type: 'string', format: 'name', wide: true },
+  ],
 }
 
 /** Something that happened. */

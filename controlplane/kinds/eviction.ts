@@ -8,4 +8,3 @@ Eviction
   deleteOptions 2 *DeleteOptions
 `,
 )
-

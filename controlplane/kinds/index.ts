@@ -25,4 +25,25 @@ import { serviceaccounts } from './serviceaccount.ts'
 import { services } from './service.ts'
 
 /** Every kind that is served. To add one: a file beside this one, and a line here. */
-export const kinds: readonly Kind[] = [configmaps, endpoints, events, namespaces, nodes, pods, secrets, serviceaccounts, services, deployments, replicasets, newEvents, ingressclasses, ingresses, clusterrolebindings, clusterroles, rolebindings, roles, leases, endpointslices]
+export const kinds: readonly Kind[] = [
+  configmaps,
+  endpoints,
+  events,
+  namespaces,
+  nodes,
+  pods,
+  secrets,
+  serviceaccounts,
+  services,
+  deployments,
+  replicasets,
+  newEvents,
+  ingressclasses,
+  ingresses,
+  clusterrolebindings,
+  clusterroles,
+  rolebindings,
+  roles,
+  leases,
+  endpointslices,
+]

@@ -85,7 +85,8 @@ export const ingresses = kind({
   validate(o, errors) {
     const spec = o['spec']
     const rules = (spec.rules ?? []) as Json[]
-    if (rules.length === 0 && spec.defaultBackend === undefined) errors.invalid('spec', new GoText(spec.rules === undefined ? '[]networking.IngressRule(nil)' : '[]networking.IngressRule{}'), 'either `defaultBackend` or `rules` must be specified')
+    if (rules.length === 0 && spec.defaultBackend === undefined)
+      errors.invalid('spec', new GoText(spec.rules === undefined ? '[]networking.IngressRule(nil)' : '[]networking.IngressRule{}'), 'either `defaultBackend` or `rules` must be specified')
     if (spec.defaultBackend !== undefined) backend(spec.defaultBackend, 'spec.defaultBackend', errors)
     rules.forEach((r, i) => {
       const at = `spec.rules[${i}]`
@@ -105,13 +106,14 @@ export const ingresses = kind({
     })
     if (spec.ingressClassName !== undefined) all(errors, 'spec.ingressClassName', spec.ingressClassName, subdomainTrouble(spec.ingressClassName))
     const old = o['metadata'].annotations?.['kubernetes.io/ingress.class']
-    if (spec.ingressClassName !== undefined && old !== undefined && old !== spec.ingressClassName && o['metadata'].resourceVersion === undefined) errors.invalid('annotations.kubernetes.io/ingress.class', old, 'must match `ingressClassName` when both are specified')
+    if (spec.ingressClassName !== undefined && old !== undefined && old !== spec.ingressClassName && o['metadata'].resourceVersion === undefined)
+      errors.invalid('annotations.kubernetes.io/ingress.class', old, 'must match `ingressClassName` when both are specified')
   },
   validateStatus(now, _before, errors) {
     validateBalancer(now['status'].loadBalancer, 'status.loadBalancer', errors)
   },
   warnings(o) {
-    return o['metadata'].annotations?.['kubernetes.io/ingress.class'] === undefined ? [] : ["annotation \"kubernetes.io/ingress.class\" is deprecated, please use 'spec.ingressClassName' instead"]
+    return o['metadata'].annotations?.['kubernetes.io/ingress.class'] === undefined ? [] : ['annotation "kubernetes.io/ingress.class" is deprecated, please use \'spec.ingressClassName\' instead']
   },
   columns: [nameColumn, text('Class'), text('Hosts'), text('Address'), text('Ports'), text('Age')],
   cells(o, now) {

@@ -17,4 +17,3 @@ ParentReference
   name 4 string
 `,
 )
-

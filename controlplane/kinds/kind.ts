@@ -81,9 +81,7 @@ export interface Subresource {
 }
 
 /** Builds a kind from what makes it different. */
-export function kind(
-  spec: Partial<Kind> & Pick<Kind, 'kind' | 'plural' | 'namespaced' | 'description'> & { readonly model?: string },
-): Kind {
+export function kind(spec: Partial<Kind> & Pick<Kind, 'kind' | 'plural' | 'namespaced' | 'description'> & { readonly model?: string }): Kind {
   const status = spec.status ?? false
   const scale = spec.scale ?? false
   const group = spec.group ?? ''

@@ -132,16 +132,29 @@ export const nodes = kind({
     ;((o['spec'].podCIDRs ?? []) as string[]).forEach((c, i) => {
       const [ip, bits] = c.split('/')
       const family = familyOf(ip ?? '')
-      if (family === undefined || !/^\d+$/.test(bits ?? '') || Number(bits) > (family === 'IPv4' ? 32 : 128)) errors.invalid(`spec.podCIDRs[${i}]`, c, 'must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)')
+      if (family === undefined || !/^\d+$/.test(bits ?? '') || Number(bits) > (family === 'IPv4' ? 32 : 128))
+        errors.invalid(`spec.podCIDRs[${i}]`, c, 'must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)')
     })
   },
   validateUpdate(now, before, errors) {
     const had: string[] = before['spec'].podCIDRs ?? []
     const has: string[] = now['spec'].podCIDRs ?? []
     if (had.length > 0 && had.join() !== has.join()) errors.forbidden('spec.podCIDRs', 'node updates may not change podCIDR except from "" to valid')
-    if ((before['spec'].providerID ?? '') !== '' && before['spec'].providerID !== now['spec'].providerID) errors.forbidden('spec.providerID', 'node updates may not change providerID except from "" to valid')
+    if ((before['spec'].providerID ?? '') !== '' && before['spec'].providerID !== now['spec'].providerID)
+      errors.forbidden('spec.providerID', 'node updates may not change providerID except from "" to valid')
   },
-  columns: [nameColumn, text('Status'), text('Roles'), text('Age'), text('Version'), text('Internal-IP', true), text('External-IP', true), text('OS-Image', true), text('Kernel-Version', true), text('Container-Runtime', true)],
+  columns: [
+    nameColumn,
+    text('Status'),
+    text('Roles'),
+    text('Age'),
+    text('Version'),
+    text('Internal-IP', true),
+    text('External-IP', true),
+    text('OS-Image', true),
+    text('Kernel-Version', true),
+    text('Container-Runtime', true),
+  ],
   cells(o, now) {
     const ready = ((o['status']?.conditions ?? []) as Json[]).find((c) => c['type'] === 'Ready')
     const status = [ready === undefined ? 'Unknown' : ready['status'] === 'True' ? 'Ready' : 'NotReady', ...(o['spec']?.unschedulable === true ? ['SchedulingDisabled'] : [])]
@@ -154,6 +167,17 @@ export const nodes = kind({
     const address = (type: string): string => ((o['status']?.addresses ?? []) as Json[]).find((a) => a['type'] === type)?.['address'] ?? '<none>'
     const info = o['status']?.nodeInfo ?? {}
     const or = (v: string | undefined): string => (v === undefined || v === '' ? '<unknown>' : v)
-    return [o['metadata'].name, status.join(','), roles.size === 0 ? '<none>' : [...roles].sort().join(','), age(o, now), info.kubeletVersion ?? '', address('InternalIP'), address('ExternalIP'), or(info.osImage), or(info.kernelVersion), or(info.containerRuntimeVersion)]
+    return [
+      o['metadata'].name,
+      status.join(','),
+      roles.size === 0 ? '<none>' : [...roles].sort().join(','),
+      age(o, now),
+      info.kubeletVersion ?? '',
+      address('InternalIP'),
+      address('ExternalIP'),
+      or(info.osImage),
+      or(info.kernelVersion),
+      or(info.containerRuntimeVersion),
+    ]
   },
 })

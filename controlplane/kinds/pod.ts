@@ -60,7 +60,11 @@ export const pods = kind({
     if (deadline !== undefined && was !== undefined && deadline > was) errors.invalid('spec.activeDeadlineSeconds', deadline, 'must be less than or equal to previous value')
     const [a, b] = [mutable(now), mutable(before)]
     if (a['containers'].length !== b['containers'].length) errors.forbidden('spec.containers', 'pod updates may not add or remove containers')
-    else if (!same(a, b)) errors.forbidden('spec', 'pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)\n')
+    else if (!same(a, b))
+      errors.forbidden(
+        'spec',
+        'pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)\n',
+      )
   },
   validateStatus(now, _before, errors) {
     ;((now['status'].podIPs ?? []) as Json[]).forEach((p, i) => {
@@ -77,7 +81,17 @@ export const pods = kind({
     const gates = (o['spec'].readinessGates ?? []) as Json[]
     const met = gates.filter((g) => ((o['status']?.conditions ?? []) as Json[]).some((c) => c['type'] === g['conditionType'] && c['status'] === 'True')).length
     const or = (v: string | undefined): string => (v === undefined || v === '' ? '<none>' : v)
-    return [o['metadata'].name, `${ready}/${total}`, reason, again, age(o, now), or(o['status']?.podIPs?.[0]?.ip), or(o['spec'].nodeName), or(o['status']?.nominatedNodeName), gates.length === 0 ? '<none>' : `${met}/${gates.length}`]
+    return [
+      o['metadata'].name,
+      `${ready}/${total}`,
+      reason,
+      again,
+      age(o, now),
+      or(o['status']?.podIPs?.[0]?.ip),
+      or(o['spec'].nodeName),
+      or(o['status']?.nominatedNodeName),
+      gates.length === 0 ? '<none>' : `${met}/${gates.length}`,
+    ]
   },
 })
 
@@ -103,7 +117,8 @@ function state(o: Json): { readonly ready: number; readonly total: number; reado
     noteRestart(c)
     const { terminated, waiting } = c['state'] ?? {}
     if (terminated !== undefined && (terminated.exitCode ?? 0) === 0) continue
-    if (terminated !== undefined) reason = (terminated.reason ?? '') === '' ? ((terminated.signal ?? 0) !== 0 ? `Init:Signal:${terminated.signal}` : `Init:ExitCode:${terminated.exitCode}`) : `Init:${terminated.reason}`
+    if (terminated !== undefined)
+      reason = (terminated.reason ?? '') === '' ? ((terminated.signal ?? 0) !== 0 ? `Init:Signal:${terminated.signal}` : `Init:ExitCode:${terminated.exitCode}`) : `Init:${terminated.reason}`
     else if (waiting?.reason !== undefined && waiting.reason !== 'PodInitializing') reason = `Init:${waiting.reason}`
     else reason = `Init:${i}/${(o['spec'].initContainers ?? []).length}`
     initializing = true
@@ -116,7 +131,8 @@ function state(o: Json): { readonly ready: number; readonly total: number; reado
       noteRestart(c)
       const { terminated, waiting, running: runs } = c['state'] ?? {}
       if (waiting !== undefined && (waiting.reason ?? '') !== '') reason = waiting.reason
-      else if (terminated !== undefined) reason = (terminated.reason ?? '') !== '' ? terminated.reason : (terminated.signal ?? 0) !== 0 ? `Signal:${terminated.signal}` : `ExitCode:${terminated.exitCode ?? 0}`
+      else if (terminated !== undefined)
+        reason = (terminated.reason ?? '') !== '' ? terminated.reason : (terminated.signal ?? 0) !== 0 ? `Signal:${terminated.signal}` : `ExitCode:${terminated.exitCode ?? 0}`
       else if (c['ready'] === true && runs !== undefined) {
         running = true
         ready++

@@ -771,7 +771,6 @@ TypedObjectReference
 `,
 )
 
-
 /** Fills in what a Pod's spec leaves out. */
 export function podDefaults(spec: Json): void {
   spec['restartPolicy'] ??= 'Always'
@@ -849,9 +848,11 @@ export function validatePodSpec(spec: Json, path: string, errors: FieldErrors): 
   containers.forEach((c, i) => container(c, `${path}.containers[${i}]`, names, volumes, spec['hostNetwork'] === true, errors))
   ;((spec['initContainers'] ?? []) as Json[]).forEach((c, i) => container(c, `${path}.initContainers[${i}]`, names, volumes, spec['hostNetwork'] === true, errors))
   if (!['Always', 'OnFailure', 'Never'].includes(spec['restartPolicy'])) errors.unsupported(`${path}.restartPolicy`, spec['restartPolicy'], ['Always', 'OnFailure', 'Never'])
-  if (!['ClusterFirstWithHostNet', 'ClusterFirst', 'Default', 'None'].includes(spec['dnsPolicy'])) errors.unsupported(`${path}.dnsPolicy`, spec['dnsPolicy'], ['ClusterFirstWithHostNet', 'ClusterFirst', 'Default', 'None'])
+  if (!['ClusterFirstWithHostNet', 'ClusterFirst', 'Default', 'None'].includes(spec['dnsPolicy']))
+    errors.unsupported(`${path}.dnsPolicy`, spec['dnsPolicy'], ['ClusterFirstWithHostNet', 'ClusterFirst', 'Default', 'None'])
   if (spec['dnsPolicy'] === 'None' && spec['dnsConfig'] === undefined) errors.required(`${path}.dnsConfig`, 'must provide `dnsConfig` when `dnsPolicy` is None')
-  else if (spec['dnsPolicy'] === 'None' && (spec['dnsConfig'].nameservers ?? []).length === 0) errors.required(`${path}.dnsConfig.nameservers`, "must provide at least one DNS nameserver when `dnsPolicy` is None")
+  else if (spec['dnsPolicy'] === 'None' && (spec['dnsConfig'].nameservers ?? []).length === 0)
+    errors.required(`${path}.dnsConfig.nameservers`, 'must provide at least one DNS nameserver when `dnsPolicy` is None')
   for (const [key, value] of Object.entries((spec['nodeSelector'] ?? {}) as Record<string, string>)) {
     all(errors, `${path}.nodeSelector`, key, qualifiedTrouble(key))
     all(errors, `${path}.nodeSelector`, value, labelValueTrouble(value))
@@ -862,8 +863,9 @@ export function validatePodSpec(spec: Json, path: string, errors: FieldErrors): 
     const at = `${path}.tolerations[${i}]`
     if ((t['key'] ?? '') !== '') all(errors, `${at}.key`, t['key'], qualifiedTrouble(t['key']))
     if (!['', 'Equal', 'Exists'].includes(t['operator'] ?? '')) errors.unsupported(`${at}.operator`, t['operator'], ['Equal', 'Exists'])
-    if ((t['key'] ?? '') === '' && t['operator'] !== 'Exists') errors.invalid(`${at}.operator`, t['operator'] ?? '', 'operator must be Exists when `key` is empty, which means "match all values and all keys"')
-    if (t['operator'] === 'Exists' && (t['value'] ?? '') !== '') errors.invalid(`${at}.operator`, t['operator'], 'value must be empty when `operator` is \'Exists\'')
+    if ((t['key'] ?? '') === '' && t['operator'] !== 'Exists')
+      errors.invalid(`${at}.operator`, t['operator'] ?? '', 'operator must be Exists when `key` is empty, which means "match all values and all keys"')
+    if (t['operator'] === 'Exists' && (t['value'] ?? '') !== '') errors.invalid(`${at}.operator`, t['operator'], "value must be empty when `operator` is 'Exists'")
     if (!['', 'NoSchedule', 'PreferNoSchedule', 'NoExecute'].includes(t['effect'] ?? '')) errors.unsupported(`${at}.effect`, t['effect'], ['NoSchedule', 'PreferNoSchedule', 'NoExecute'])
   })
   if ((spec['serviceAccountName'] ?? '') !== '') all(errors, `${path}.serviceAccountName`, spec['serviceAccountName'], subdomainTrouble(spec['serviceAccountName']))
@@ -898,7 +900,8 @@ function container(c: Json, at: string, names: Set<string>, volumes: ReadonlySet
   })
   ;((c['env'] ?? []) as Json[]).forEach((e, i) => {
     if ((e['name'] ?? '') === '') errors.required(`${at}.env[${i}].name`)
-    else if (!/^[\x20-\x3c\x3e-\x7e]+$/.test(e['name'])) errors.invalid(`${at}.env[${i}].name`, e['name'], "a valid environment variable name must consist only of printable ASCII characters other than '='")
+    else if (!/^[\x20-\x3c\x3e-\x7e]+$/.test(e['name']))
+      errors.invalid(`${at}.env[${i}].name`, e['name'], "a valid environment variable name must consist only of printable ASCII characters other than '='")
     if (e['valueFrom'] !== undefined && (e['value'] ?? '') !== '') errors.invalid(`${at}.env[${i}].valueFrom`, '', 'may not be specified when `value` is not empty')
   })
   const mounts = new Set<string>()
@@ -927,7 +930,8 @@ function container(c: Json, at: string, names: Set<string>, volumes: ReadonlySet
       if (typeof port === 'number') all(errors, `${at}.${name}.${way}.port`, port, portTrouble(port))
       else all(errors, `${at}.${name}.${way}.port`, port, portNameTrouble(port))
     }
-    for (const n of ['initialDelaySeconds', 'timeoutSeconds', 'periodSeconds', 'successThreshold', 'failureThreshold']) if ((p[n] ?? 0) < 0) errors.invalid(`${at}.${name}.${n}`, p[n], 'must be greater than or equal to 0')
+    for (const n of ['initialDelaySeconds', 'timeoutSeconds', 'periodSeconds', 'successThreshold', 'failureThreshold'])
+      if ((p[n] ?? 0) < 0) errors.invalid(`${at}.${name}.${n}`, p[n], 'must be greater than or equal to 0')
     if (name !== 'readinessProbe' && p.successThreshold !== 1) errors.invalid(`${at}.${name}.successThreshold`, p.successThreshold, 'must be 1')
   }
   for (const [name, request] of Object.entries((c['resources']?.requests ?? {}) as Record<string, string>)) {
@@ -936,7 +940,24 @@ function container(c: Json, at: string, names: Set<string>, volumes: ReadonlySet
   }
 }
 
-const units: Readonly<Record<string, number>> = { n: 1e-9, u: 1e-6, m: 1e-3, '': 1, k: 1e3, M: 1e6, G: 1e9, T: 1e12, P: 1e15, E: 1e18, Ki: 2 ** 10, Mi: 2 ** 20, Gi: 2 ** 30, Ti: 2 ** 40, Pi: 2 ** 50, Ei: 2 ** 60 }
+const units: Readonly<Record<string, number>> = {
+  n: 1e-9,
+  u: 1e-6,
+  m: 1e-3,
+  '': 1,
+  k: 1e3,
+  M: 1e6,
+  G: 1e9,
+  T: 1e12,
+  P: 1e15,
+  E: 1e18,
+  Ki: 2 ** 10,
+  Mi: 2 ** 20,
+  Gi: 2 ** 30,
+  Ti: 2 ** 40,
+  Pi: 2 ** 50,
+  Ei: 2 ** 60,
+}
 
 /** A canonical quantity as a number. */
 export function amount(text: string): number {

@@ -99,7 +99,8 @@ function bindingDefaults(o: Json): void {
 
 function sameRole(now: Json, before: Json, errors: FieldErrors): void {
   const [a, b] = [now['roleRef'], before['roleRef']] as const
-  if (a.apiGroup !== b.apiGroup || a.kind !== b.kind || a.name !== b.name) errors.invalid('roleRef', new GoText(`rbac.RoleRef{APIGroup:${JSON.stringify(a.apiGroup)}, Kind:${JSON.stringify(a.kind)}, Name:${JSON.stringify(a.name)}}`), 'cannot change roleRef')
+  if (a.apiGroup !== b.apiGroup || a.kind !== b.kind || a.name !== b.name)
+    errors.invalid('roleRef', new GoText(`rbac.RoleRef{APIGroup:${JSON.stringify(a.apiGroup)}, Kind:${JSON.stringify(a.kind)}, Name:${JSON.stringify(a.name)}}`), 'cannot change roleRef')
 }
 
 const of = (o: Json, kind: string): string =>
@@ -114,7 +115,17 @@ const bindingColumns: readonly Column[] = [nameColumn, text('Role'), text('Age')
 const bindingCells = (o: Json, now: number): unknown[] => [o['metadata'].name, `${o['roleRef'].kind}/${o['roleRef'].name}`, age(o, now), of(o, 'User'), of(o, 'Group'), of(o, 'ServiceAccount')]
 
 /** What may be done in a namespace. */
-export const roles = kind({ group, kind: 'Role', plural: 'roles', namespaced: true, nameRule: 'segment', description: 'What may be done in a namespace.', validate: (o, errors) => rules(o, true, errors), columns: roleColumns, cells: roleCells })
+export const roles = kind({
+  group,
+  kind: 'Role',
+  plural: 'roles',
+  namespaced: true,
+  nameRule: 'segment',
+  description: 'What may be done in a namespace.',
+  validate: (o, errors) => rules(o, true, errors),
+  columns: roleColumns,
+  cells: roleCells,
+})
 
 /** What may be done everywhere, or in the namespaces whose bindings name it. */
 export const clusterroles = kind({

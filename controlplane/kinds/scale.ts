@@ -16,4 +16,3 @@ ScaleStatus
   selector 2 string
 `,
 )
-

@@ -81,7 +81,10 @@ export const secrets = kind({
   },
   warnings(o) {
     if (o['type'] !== 'kubernetes.io/tls') return []
-    const has = (key: string): boolean => Buffer.from(o['data']?.[key] ?? '', 'base64').toString().includes('-----BEGIN')
+    const has = (key: string): boolean =>
+      Buffer.from(o['data']?.[key] ?? '', 'base64')
+        .toString()
+        .includes('-----BEGIN')
     return has('tls.crt') ? (has('tls.key') ? [] : ['tls: failed to find any PEM data in key input']) : ['tls: failed to find any PEM data in certificate input']
   },
   columns: [nameColumn, text('Type'), text('Data'), text('Age')],

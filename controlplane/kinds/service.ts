@@ -130,10 +130,12 @@ export const services = kind({
       if ((had[0] ?? '') !== (has[0] ?? '')) errors.invalid('spec.clusterIPs[0]', has, 'may not change once set')
     }
     if (needsHealthPort(old) && needsHealthPort(spec) && (old.healthCheckNodePort ?? 0) !== (spec.healthCheckNodePort ?? 0)) errors.forbidden('spec.healthCheckNodePort', 'field is immutable')
-    if (old.loadBalancerClass !== spec.loadBalancerClass && old.type === 'LoadBalancer' && spec.type === 'LoadBalancer') errors.invalid('spec.loadBalancerClass', spec.loadBalancerClass, 'may not change once set')
+    if (old.loadBalancerClass !== spec.loadBalancerClass && old.type === 'LoadBalancer' && spec.type === 'LoadBalancer')
+      errors.invalid('spec.loadBalancerClass', spec.loadBalancerClass, 'may not change once set')
   },
   validateStatus(now, _before, errors) {
-    if (now['spec'].type !== 'LoadBalancer' && (now['status'].loadBalancer?.ingress ?? []).length > 0) errors.forbidden('status.loadBalancer.ingress', 'may only be used when `spec.type` is \'LoadBalancer\'')
+    if (now['spec'].type !== 'LoadBalancer' && (now['status'].loadBalancer?.ingress ?? []).length > 0)
+      errors.forbidden('status.loadBalancer.ingress', "may only be used when `spec.type` is 'LoadBalancer'")
     validateBalancer(now['status'].loadBalancer, 'status.loadBalancer', errors)
   },
   warnings(o) {
@@ -150,7 +152,15 @@ export const services = kind({
       .sort(([a], [b]) => (a < b ? -1 : 1))
       .map(([k, v]) => `${k}=${v}`)
       .join(',')
-    return [o['metadata'].name, spec.type, (spec.clusterIPs ?? [])[0] ?? (spec.clusterIP || '<none>'), externalIP(o), ports === '' ? '<none>' : ports, age(o, now), selector === '' ? '<none>' : selector]
+    return [
+      o['metadata'].name,
+      spec.type,
+      (spec.clusterIPs ?? [])[0] ?? (spec.clusterIP || '<none>'),
+      externalIP(o),
+      ports === '' ? '<none>' : ports,
+      age(o, now),
+      selector === '' ? '<none>' : selector,
+    ]
   },
 })
 
@@ -286,7 +296,13 @@ function validate(o: Json, errors: FieldErrors): void {
   })
   ports.forEach((p, i) => {
     const id = `${p['protocol']}/${p['port']}`
-    if (lines.has(id)) errors.duplicate(`spec.ports[${i}]`, new GoText(`core.ServicePort{Name:"", Protocol:${JSON.stringify(p['protocol'])}, AppProtocol:(*string)(nil), Port:${p['port']}, TargetPort:intstr.IntOrString{Type:0, IntVal:0, StrVal:""}, NodePort:0}`))
+    if (lines.has(id))
+      errors.duplicate(
+        `spec.ports[${i}]`,
+        new GoText(
+          `core.ServicePort{Name:"", Protocol:${JSON.stringify(p['protocol'])}, AppProtocol:(*string)(nil), Port:${p['port']}, TargetPort:intstr.IntOrString{Type:0, IntVal:0, StrVal:""}, NodePort:0}`,
+        ),
+      )
     lines.add(id)
   })
   if ((spec.loadBalancerSourceRanges ?? []).length > 0) {
@@ -294,7 +310,8 @@ function validate(o: Json, errors: FieldErrors): void {
     ;(spec.loadBalancerSourceRanges as string[]).forEach((r, i) => {
       const [ip, bits] = r.trim().split('/')
       const family = familyOf(ip ?? '')
-      if (family === undefined || !/^\d+$/.test(bits ?? '') || Number(bits) > (family === 'IPv4' ? 32 : 128)) errors.invalid(`spec.LoadBalancerSourceRanges[${i}]`, r, 'must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)')
+      if (family === undefined || !/^\d+$/.test(bits ?? '') || Number(bits) > (family === 'IPv4' ? 32 : 128))
+        errors.invalid(`spec.LoadBalancerSourceRanges[${i}]`, r, 'must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)')
     })
   }
   if (spec.type === 'LoadBalancer') {
@@ -317,7 +334,8 @@ function validate(o: Json, errors: FieldErrors): void {
     if (inside === undefined) errors.required('spec.internalTrafficPolicy')
     else if (inside !== 'Cluster' && inside !== 'Local') errors.unsupported('spec.internalTrafficPolicy', inside, ['Cluster', 'Local'])
   }
-  if (spec.trafficDistribution !== undefined && !['PreferClose', 'PreferSameZone', 'PreferSameNode'].includes(spec.trafficDistribution)) errors.unsupported('spec.trafficDistribution', spec.trafficDistribution, ['PreferClose', 'PreferSameNode', 'PreferSameZone'])
+  if (spec.trafficDistribution !== undefined && !['PreferClose', 'PreferSameZone', 'PreferSameNode'].includes(spec.trafficDistribution))
+    errors.unsupported('spec.trafficDistribution', spec.trafficDistribution, ['PreferClose', 'PreferSameNode', 'PreferSameZone'])
   void label1035Trouble
   void labelValueTrouble
   void usesNodePorts
@@ -335,7 +353,8 @@ function addresses(spec: Json, errors: FieldErrors): void {
     if (families.indexOf(f) !== i) errors.duplicate(`spec.ipFamilies[${i}]`, f)
   })
   const policy = spec['ipFamilyPolicy']
-  if (policy !== undefined && !['SingleStack', 'PreferDualStack', 'RequireDualStack'].includes(policy)) errors.unsupported('spec.ipFamilyPolicy', policy, ['PreferDualStack', 'RequireDualStack', 'SingleStack'])
+  if (policy !== undefined && !['SingleStack', 'PreferDualStack', 'RequireDualStack'].includes(policy))
+    errors.unsupported('spec.ipFamilyPolicy', policy, ['PreferDualStack', 'RequireDualStack', 'SingleStack'])
   ips.forEach((a, i) => {
     if (a === 'None') {
       if (ips.length > 1) errors.invalid(`spec.clusterIPs[${i}]`, a, "may not be set to 'None' in a list of more than one")

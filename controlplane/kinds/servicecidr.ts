@@ -15,4 +15,3 @@ ServiceCIDRStatus
   conditions 1 []Condition merge=type map=type
 `,
 )
-

@@ -52,4 +52,3 @@ UserInfo
   extra 4 {ExtraValue}
 `,
 )
-

@@ -12,14 +12,20 @@ const tooLong = (max: number): string => `must be no more than ${max} characters
 /** Why `text` is no DNS label (RFC 1123). */
 export function labelTrouble(text: string): string[] {
   const out = text.length > 63 ? [tooLong(63)] : []
-  if (!label.test(text)) out.push("a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')")
+  if (!label.test(text))
+    out.push(
+      "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')",
+    )
   return out
 }
 
 /** Why `text` is no DNS label that begins with a letter (RFC 1035). */
 export function label1035Trouble(text: string): string[] {
   const out = text.length > 63 ? [tooLong(63)] : []
-  if (!label1035.test(text)) out.push("a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')")
+  if (!label1035.test(text))
+    out.push(
+      "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')",
+    )
   return out
 }
 
@@ -54,11 +60,16 @@ export function qualifiedTrouble(text: string): string[] {
     if (prefix === '') out.push('prefix part must be non-empty')
     else for (const t of subdomainTrouble(prefix)) out.push(`prefix part ${t}`)
   } else if (parts.length > 2) {
-    return ["a qualified name must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"]
+    return [
+      "a qualified name must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')",
+    ]
   }
   if (name === '') out.push('name part must be non-empty')
   else if (name.length > 63) out.push(`name part ${tooLong(63)}`)
-  if (!qualified.test(name)) out.push("name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')")
+  if (!qualified.test(name))
+    out.push(
+      "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')",
+    )
   return out
 }
 
@@ -66,14 +77,17 @@ export function qualifiedTrouble(text: string): string[] {
 export function labelValueTrouble(text: string): string[] {
   const out = text.length > 63 ? [tooLong(63)] : []
   if (text !== '' && !qualified.test(text))
-    out.push("a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')")
+    out.push(
+      "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')",
+    )
   return out
 }
 
 /** Why `text` cannot be the key of a ConfigMap or Secret. */
 export function configKeyTrouble(text: string): string[] {
   const out = text.length > 253 ? [tooLong(253)] : []
-  if (!/^[-._a-zA-Z0-9]+$/.test(text)) out.push("a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')")
+  if (!/^[-._a-zA-Z0-9]+$/.test(text))
+    out.push("a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')")
   if (text === '.') out.push("must not be '.'")
   else if (text === '..') out.push("must not be '..'")
   else if (text.startsWith('..')) out.push("must not start with '..'")
@@ -84,7 +98,7 @@ export function configKeyTrouble(text: string): string[] {
 export function portNameTrouble(text: string): string[] {
   const out: string[] = []
   if (text.length > 15) out.push('must be no more than 15 characters')
-  if (!/^[-a-z0-9]+$/.test(text)) out.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)")
+  if (!/^[-a-z0-9]+$/.test(text)) out.push('must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)')
   if (!/[a-z]/.test(text)) out.push('must contain at least one letter (a-z)')
   if (text.includes('--')) out.push('must not contain consecutive hyphens')
   if (text.startsWith('-') || text.endsWith('-')) out.push('must not begin or end with a hyphen')
@@ -154,7 +168,8 @@ export function validateMeta(meta: Json, namespaced: boolean, rule: NameRule, pa
   if (controllers > 1) errors.invalid(`${path}.ownerReferences`, '', 'Only one reference can have Controller set to true')
   for (const f of (meta['finalizers'] ?? []) as string[]) {
     all(errors, `${path}.finalizers`, f, qualifiedTrouble(f))
-    if (!f.includes('/') && !['orphan', 'foregroundDeletion', 'kubernetes'].includes(f) && qualifiedTrouble(f).length === 0) errors.invalid(`${path}.finalizers[${(meta['finalizers'] as string[]).indexOf(f)}]`, f, 'name is neither a standard finalizer name nor is it fully qualified')
+    if (!f.includes('/') && !['orphan', 'foregroundDeletion', 'kubernetes'].includes(f) && qualifiedTrouble(f).length === 0)
+      errors.invalid(`${path}.finalizers[${(meta['finalizers'] as string[]).indexOf(f)}]`, f, 'name is neither a standard finalizer name nor is it fully qualified')
   }
 }
 
@@ -166,7 +181,8 @@ export function validateMetaUpdate(now: Json, before: Json, path: string, errors
   if (before['deletionTimestamp'] !== undefined) {
     const had = new Set<string>(before['finalizers'] ?? [])
     const added = ((now['finalizers'] ?? []) as string[]).filter((f) => !had.has(f))
-    if (added.length > 0) errors.forbidden(`${path}.finalizers`, `no new finalizers can be added if the object is being deleted, found new finalizers []string{${added.map((f) => JSON.stringify(f)).join(', ')}}`)
+    if (added.length > 0)
+      errors.forbidden(`${path}.finalizers`, `no new finalizers can be added if the object is being deleted, found new finalizers []string{${added.map((f) => JSON.stringify(f)).join(', ')}}`)
   }
   immutable('name')
   immutable('namespace')
@@ -202,9 +218,9 @@ export function validateLabelSelector(selector: Json | undefined, path: string, 
     const at = `${path}.matchExpressions[${i}]`
     const n = (r['values'] ?? []).length
     if (r['operator'] === 'In' || r['operator'] === 'NotIn') {
-      if (n === 0) errors.required(`${at}.values`, 'must be specified when `operator` is \'In\' or \'NotIn\'')
+      if (n === 0) errors.required(`${at}.values`, "must be specified when `operator` is 'In' or 'NotIn'")
     } else if (r['operator'] === 'Exists' || r['operator'] === 'DoesNotExist') {
-      if (n > 0) errors.forbidden(`${at}.values`, 'may not be specified when `operator` is \'Exists\' or \'DoesNotExist\'')
+      if (n > 0) errors.forbidden(`${at}.values`, "may not be specified when `operator` is 'Exists' or 'DoesNotExist'")
     } else errors.invalid(`${at}.operator`, r['operator'], 'not a valid selector operator')
     all(errors, `${at}.key`, r['key'], qualifiedTrouble(r['key']))
   })

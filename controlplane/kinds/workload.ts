@@ -12,13 +12,22 @@ export function templateDefaults(o: Json): void {
   o['spec'].replicas ??= 1
 }
 
-const goMap = (m: Json | undefined): string => (m === undefined ? 'map[string]string(nil)' : `map[string]string{${Object.keys(m).sort().map((k) => `${JSON.stringify(k)}:${JSON.stringify(m[k])}`).join(', ')}}`)
+const goMap = (m: Json | undefined): string =>
+  m === undefined
+    ? 'map[string]string(nil)'
+    : `map[string]string{${Object.keys(m)
+        .sort()
+        .map((k) => `${JSON.stringify(k)}:${JSON.stringify(m[k])}`)
+        .join(', ')}}`
 const goList = (l: readonly string[] | undefined): string => (l === undefined ? '[]string(nil)' : `[]string{${l.map((x) => JSON.stringify(x)).join(', ')}}`)
 
 /** A LabelSelector as Go prints it. */
 export function goSelector(s: Json): GoText {
   const list: Json[] | undefined = s['matchExpressions']
-  const requirements = list === undefined ? '[]v1.LabelSelectorRequirement(nil)' : `[]v1.LabelSelectorRequirement{${list.map((r) => `v1.LabelSelectorRequirement{Key:${JSON.stringify(r['key'])}, Operator:${JSON.stringify(r['operator'])}, Values:${goList(r['values'])}}`).join(', ')}}`
+  const requirements =
+    list === undefined
+      ? '[]v1.LabelSelectorRequirement(nil)'
+      : `[]v1.LabelSelectorRequirement{${list.map((r) => `v1.LabelSelectorRequirement{Key:${JSON.stringify(r['key'])}, Operator:${JSON.stringify(r['operator'])}, Values:${goList(r['values'])}}`).join(', ')}}`
   return new GoText(`v1.LabelSelector{MatchLabels:${goMap(s['matchLabels'])}, MatchExpressions:${requirements}}`)
 }
 
@@ -36,12 +45,15 @@ export function validateWorkload(o: Json, kind: string, errors: FieldErrors): vo
   if (bad !== undefined) errors.invalid('spec.selector', goSelector(selector), 'invalid label selector')
   else {
     const labels: Json | undefined = template.metadata.labels
-    if (selector === undefined || (Object.keys(selector).length > 0 && !selects(selector, labels))) errors.invalid('spec.template.metadata.labels', new GoText(goMap(labels)), '`selector` does not match template `labels`')
+    if (selector === undefined || (Object.keys(selector).length > 0 && !selects(selector, labels)))
+      errors.invalid('spec.template.metadata.labels', new GoText(goMap(labels)), '`selector` does not match template `labels`')
     validateLabels(labels, 'spec.template.labels', errors)
     validateAnnotations(template.metadata.annotations, 'spec.template.annotations', errors)
     validatePodSpec(template.spec, 'spec.template.spec', errors)
-    if (template.spec.restartPolicy !== 'Always' && ['OnFailure', 'Never'].includes(template.spec.restartPolicy)) errors.unsupported('spec.template.spec.restartPolicy', template.spec.restartPolicy, ['Always'])
-    if (template.spec.activeDeadlineSeconds !== undefined) errors.forbidden('spec.template.spec.activeDeadlineSeconds', `activeDeadlineSeconds in ${kind === 'deployment' ? 'Deployment' : 'ReplicaSet'} is not Supported`)
+    if (template.spec.restartPolicy !== 'Always' && ['OnFailure', 'Never'].includes(template.spec.restartPolicy))
+      errors.unsupported('spec.template.spec.restartPolicy', template.spec.restartPolicy, ['Always'])
+    if (template.spec.activeDeadlineSeconds !== undefined)
+      errors.forbidden('spec.template.spec.activeDeadlineSeconds', `activeDeadlineSeconds in ${kind === 'deployment' ? 'Deployment' : 'ReplicaSet'} is not Supported`)
   }
   if ((spec.minReadySeconds ?? 0) < 0) errors.invalid('spec.minReadySeconds', spec.minReadySeconds, 'must be greater than or equal to 0')
 }

@@ -13,7 +13,12 @@ process.on('exit', () => rmSync(folder, { recursive: true, force: true }))
 const writer = join(import.meta.dirname, '../testing/writer.ts')
 
 /** Lets a writer run until it dies; what it had been told is durable. */
-function run(file: string, point: string, after: number, killAfterMs?: number): Promise<{ readonly start: number; readonly acks: readonly { readonly key: string; readonly revision: number; readonly value: string }[] }> {
+function run(
+  file: string,
+  point: string,
+  after: number,
+  killAfterMs?: number,
+): Promise<{ readonly start: number; readonly acks: readonly { readonly key: string; readonly revision: number; readonly value: string }[] }> {
   return new Promise((resolve, reject) => {
     const child = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', writer, file, point, String(after)], { stdio: ['ignore', 'pipe', 'inherit'] })
     let text = ''
@@ -25,7 +30,13 @@ function run(file: string, point: string, after: number, killAfterMs?: number): 
       const lines = text.split('\n').filter((l) => l !== '')
       // A last line may be cut by the kill; an acknowledgement that was not said in full was not heard.
       if (!text.endsWith('\n')) lines.pop()
-      resolve({ start: Number(lines[0]?.split(' ')[1] ?? 0), acks: lines.slice(1).map((l) => l.split(' ')).map(([, id, revision, value]) => ({ key: `/k/${id}`, revision: Number(revision), value: value! })) })
+      resolve({
+        start: Number(lines[0]?.split(' ')[1] ?? 0),
+        acks: lines
+          .slice(1)
+          .map((l) => l.split(' '))
+          .map(([, id, revision, value]) => ({ key: `/k/${id}`, revision: Number(revision), value: value! })),
+      })
     })
   })
 }
@@ -45,14 +56,21 @@ async function holds(t: Check, file: string, before: number, acks: Awaited<Retur
   t.equal(lost, 0, `all of ${acks.length} acknowledged writes are there`)
   t.ok(current >= Math.max(before, ...acks.map((a) => a.revision)), 'the revision did not go back')
   const all = await store.list('/k/')
-  t.ok(all.items.every((i) => Buffer.from(i.value).toString().endsWith('x'.repeat(500))), 'no value is cut')
+  t.ok(
+    all.items.every((i) => Buffer.from(i.value).toString().endsWith('x'.repeat(500))),
+    'no value is cut',
+  )
   const revisions: number[] = []
   const stop = new AbortController()
   for await (const batch of store.watch('/k/', before, stop.signal)) {
     for (const c of batch) if (!('progress' in c)) revisions.push(c.revision)
     if (batch.some((c) => 'progress' in c)) break
   }
-  t.same(revisions, Array.from({ length: current - before }, (_, i) => before + 1 + i), 'the history has no hole')
+  t.same(
+    revisions,
+    Array.from({ length: current - before }, (_, i) => before + 1 + i),
+    'the history has no hole',
+  )
   await store.close()
   return current
 }

@@ -95,7 +95,9 @@ export class SqliteStore implements Store {
     const [low, high] = [page.after === undefined || page.after < prefix ? prefix : `${page.after}\0`, after(prefix)]
     const sql =
       at >= this.#revision
-        ? this.#db.prepare('SELECT h.rev, h.key, h.created, h.prev, h.value FROM head JOIN history h ON h.rev = head.rev WHERE head.key >= ? AND head.key < ? ORDER BY head.key LIMIT ?').all(low, high, limit + 1)
+        ? this.#db
+            .prepare('SELECT h.rev, h.key, h.created, h.prev, h.value FROM head JOIN history h ON h.rev = head.rev WHERE head.key >= ? AND head.key < ? ORDER BY head.key LIMIT ?')
+            .all(low, high, limit + 1)
         : this.#db
             .prepare(
               `SELECT h.rev, h.key, h.created, h.prev, h.value FROM history h WHERE h.key >= ? AND h.key < ? AND h.value IS NOT NULL

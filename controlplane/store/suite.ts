@@ -68,7 +68,10 @@ export const suite: readonly { readonly name: string; readonly run: (store: Stor
       const start = await s.current()
       const done = await Promise.allSettled(Array.from({ length: 20 }, (_, i) => s.put(`/k/${i % 10}`, bytes('x'), 0)))
       const revisions = done.flatMap((d) => (d.status === 'fulfilled' ? [d.value] : [])).sort((a, b) => a - b)
-      t.same(revisions, Array.from({ length: 10 }, (_, i) => start + 1 + i))
+      t.same(
+        revisions,
+        Array.from({ length: 10 }, (_, i) => start + 1 + i),
+      )
       t.equal(await s.current(), start + 10)
     },
   },
@@ -77,14 +80,20 @@ export const suite: readonly { readonly name: string; readonly run: (store: Stor
     run: async (s, t) => {
       for (const k of ['/b/2', '/a/1', '/a/3', '/a/2', '/aa/1', '/b/1']) await s.put(k, bytes(k), 0)
       const all = await s.list('/a/')
-      t.same(all.items.map((i) => i.key), ['/a/1', '/a/2', '/a/3'])
+      t.same(
+        all.items.map((i) => i.key),
+        ['/a/1', '/a/2', '/a/3'],
+      )
       const one = await s.list('/a/', { limit: 2 })
       t.same([one.items.map((i) => i.key), one.more], [['/a/1', '/a/2'], true])
       await s.put('/a/4', bytes('late'), 0)
       await s.delete('/a/3', all.items[2]!.revision)
       const rest = await s.list('/a/', { at: one.at, after: '/a/2', limit: 2 })
       t.same([rest.items.map((i) => i.key), rest.more], [['/a/3'], false])
-      t.same((await s.list('/a/')).items.map((i) => i.key), ['/a/1', '/a/2', '/a/4'])
+      t.same(
+        (await s.list('/a/')).items.map((i) => i.key),
+        ['/a/1', '/a/2', '/a/4'],
+      )
     },
   },
   {
@@ -109,8 +118,14 @@ export const suite: readonly { readonly name: string; readonly run: (store: Stor
       )
       t.ok(got.every((c, i) => i === 0 || c.revision > got[i - 1]!.revision))
       // The same again, from the history.
-      t.same((await take(s, '/w/', r1, 4)).map((c) => c.revision), got.map((c) => c.revision))
-      t.same((await take(s, '/w/', r3, 2)).map((c) => c.revision), got.slice(2).map((c) => c.revision))
+      t.same(
+        (await take(s, '/w/', r1, 4)).map((c) => c.revision),
+        got.map((c) => c.revision),
+      )
+      t.same(
+        (await take(s, '/w/', r3, 2)).map((c) => c.revision),
+        got.slice(2).map((c) => c.revision),
+      )
     },
   },
   {
@@ -144,8 +159,17 @@ export const suite: readonly { readonly name: string; readonly run: (store: Stor
       t.equal(await s.floor(), floor)
       await t.rejects(s.list('/c/', { at: old }), { name: 'Compacted' })
       await t.rejects(take(s, '/c/', old, 1), { name: 'Compacted' })
-      t.same((await s.list('/c/', { at: floor })).items.map((i) => [i.key, words(i.value)]), [['/c/a', '2'], ['/c/b', 'b']])
-      t.same((await take(s, '/c/', floor, 1)).map((c) => [c.revision, words(c.before?.value)]), [[last, '2']])
+      t.same(
+        (await s.list('/c/', { at: floor })).items.map((i) => [i.key, words(i.value)]),
+        [
+          ['/c/a', '2'],
+          ['/c/b', 'b'],
+        ],
+      )
+      t.same(
+        (await take(s, '/c/', floor, 1)).map((c) => [c.revision, words(c.before?.value)]),
+        [[last, '2']],
+      )
       t.ok(new Compacted(1) instanceof Error)
     },
   },

@@ -57,7 +57,9 @@ for (const version of ['1.27', '1.28', '1.29', '1.30', '1.31', '1.32', '1.33']) 
     writeFileSync(file, yaml(ns))
     const run = (args: string, how: { readonly ms?: number } = {}): Promise<Said> =>
       new Promise((resolve) => {
-        execFile(binary!, args.split(' '), { timeout: how.ms ?? 60_000, env: { ...process.env, KUBECONFIG: plane.kubeconfig, HOME: data } }, (error, out, err) => resolve({ code: error === null ? 0 : typeof error.code === 'number' ? error.code : -1, out, err }))
+        execFile(binary!, args.split(' '), { timeout: how.ms ?? 60_000, env: { ...process.env, KUBECONFIG: plane.kubeconfig, HOME: data } }, (error, out, err) =>
+          resolve({ code: error === null ? 0 : typeof error.code === 'number' ? error.code : -1, out, err }),
+        )
       })
     const says = async (args: string, wanted: RegExp, code = 0): Promise<void> => {
       const { code: got, out, err } = await run(args)
@@ -83,7 +85,10 @@ for (const version of ['1.27', '1.28', '1.29', '1.30', '1.31', '1.32', '1.33']) 
     await says(`label svc web -n ${ns} tier=front`, /labeled/)
     await says(`get svc -n ${ns} -l tier=front -o name`, /service\/web/)
     await says(`annotate svc web -n ${ns} a=b`, /annotate/)
-    await says(`patch pod one -n ${ns} --subresource=status --type=merge -p {"status":{"phase":"Running","podIP":"192.0.2.9","podIPs":[{"ip":"192.0.2.9"}],"conditions":[{"type":"Ready","status":"True"}]}}`, /patched/)
+    await says(
+      `patch pod one -n ${ns} --subresource=status --type=merge -p {"status":{"phase":"Running","podIP":"192.0.2.9","podIPs":[{"ip":"192.0.2.9"}],"conditions":[{"type":"Ready","status":"True"}]}}`,
+      /patched/,
+    )
     await says(`wait pod/one -n ${ns} --for=condition=Ready --timeout=10s`, /condition met/)
     await says(`wait pod/one -n ${ns} --for=jsonpath={.status.phase}=Running --timeout=10s`, /condition met/)
     const watching = run(`get svc -n ${ns} -w --request-timeout=4s`)

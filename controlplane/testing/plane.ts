@@ -29,7 +29,20 @@ export async function start(data: string, more: readonly string[] = []): Promise
   for (let attempt = 0; ; attempt++) {
     const [secure, plain] = [next++, next++]
     const kubeconfig = join(data, 'admin.kubeconfig')
-    const args = ['--disable-warning=ExperimentalWarning', join(import.meta.dirname, '../../cli/main.ts'), 'controlplane', '--data', data, '--listen', `127.0.0.1:${secure}`, '--insecure-listen', `127.0.0.1:${plain}`, '--write-kubeconfig', kubeconfig, ...more]
+    const args = [
+      '--disable-warning=ExperimentalWarning',
+      join(import.meta.dirname, '../../cli/main.ts'),
+      'controlplane',
+      '--data',
+      data,
+      '--listen',
+      `127.0.0.1:${secure}`,
+      '--insecure-listen',
+      `127.0.0.1:${plain}`,
+      '--write-kubeconfig',
+      kubeconfig,
+      ...more,
+    ]
     const child = spawn(process.execPath, args, { stdio: ['ignore', 'ignore', 'pipe'] })
     let said = ''
     const ended = new Promise<void>((resolve) => child.once('close', () => resolve()))

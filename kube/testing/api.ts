@@ -160,7 +160,11 @@ export class FakeApi {
 
   kubeconfigText(): string {
     const ca = this.#options.tls?.ca ?? this.#options.tls?.cert
-    const cluster = { server: this.url, extensions: [{ name: 'switchyard.dev/patience', extension: this.patience }], ...(ca === undefined ? {} : { 'certificate-authority-data': Buffer.from(ca).toString('base64') }) }
+    const cluster = {
+      server: this.url,
+      extensions: [{ name: 'switchyard.dev/patience', extension: this.patience }],
+      ...(ca === undefined ? {} : { 'certificate-authority-data': Buffer.from(ca).toString('base64') }),
+    }
     return JSON.stringify({
       apiVersion: 'v1',
       kind: 'Config',
@@ -400,7 +404,10 @@ export class FakeApi {
   }
 
   #parse(path: string): { resource: Resource; namespace: string | undefined; name: string | undefined; subresource: string | undefined } | undefined {
-    const parts = path.split('/').filter((p) => p !== '').map(decodeURIComponent)
+    const parts = path
+      .split('/')
+      .filter((p) => p !== '')
+      .map(decodeURIComponent)
     const group = parts[0] === 'api' ? '' : parts[0] === 'apis' ? parts[1] : undefined
     if (group === undefined) return undefined
     const [version, ...rest] = parts.slice(group === '' ? 1 : 2)
@@ -414,11 +421,21 @@ export class FakeApi {
   #discovery(path: string): unknown {
     const groups = [...new Set(this.#kinds.filter((k) => k.group !== '').map(apiVersionOf))]
     if (path === '/api') return { kind: 'APIVersions', versions: ['v1'] }
-    if (path === '/apis') return { kind: 'APIGroupList', apiVersion: 'v1', groups: groups.map((v) => ({ name: v.split('/')[0], versions: [{ groupVersion: v, version: v.split('/')[1] }], preferredVersion: { groupVersion: v, version: v.split('/')[1] } })) }
+    if (path === '/apis')
+      return {
+        kind: 'APIGroupList',
+        apiVersion: 'v1',
+        groups: groups.map((v) => ({ name: v.split('/')[0], versions: [{ groupVersion: v, version: v.split('/')[1] }], preferredVersion: { groupVersion: v, version: v.split('/')[1] } })),
+      }
     const groupVersion = path === '/api/v1' ? 'v1' : groups.find((v) => path === `/apis/${v}`)
     if (groupVersion === undefined) return undefined
     const verbs = ['create', 'delete', 'deletecollection', 'get', 'list', 'patch', 'update', 'watch']
-    return { kind: 'APIResourceList', apiVersion: 'v1', groupVersion, resources: this.#kinds.filter((k) => apiVersionOf(k) === groupVersion).map((k) => ({ name: k.plural, singularName: k.kind.toLowerCase(), namespaced: k.namespaced, kind: k.kind, verbs })) }
+    return {
+      kind: 'APIResourceList',
+      apiVersion: 'v1',
+      groupVersion,
+      resources: this.#kinds.filter((k) => apiVersionOf(k) === groupVersion).map((k) => ({ name: k.plural, singularName: k.kind.toLowerCase(), namespaced: k.namespaced, kind: k.kind, verbs })),
+    }
   }
 
   #do(
@@ -431,9 +448,18 @@ export class FakeApi {
     const table = this.#table(resource)
     const key = name === undefined ? '' : resource.namespaced ? `${namespace ?? ''}/${name}` : name
     const dryRun = query.get('dryRun') === 'All'
-    const missing = (): Refusal => new Refusal(failure(404, 'NotFound', `${resource.plural}${resource.group === '' ? '' : `.${resource.group}`} "${name ?? ''}" not found`, { name: name ?? '', group: resource.group, kind: resource.plural }))
+    const missing = (): Refusal =>
+      new Refusal(
+        failure(404, 'NotFound', `${resource.plural}${resource.group === '' ? '' : `.${resource.group}`} "${name ?? ''}" not found`, {
+          name: name ?? '',
+          group: resource.group,
+          kind: resource.plural,
+        }),
+      )
     const conflict = (): Refusal =>
-      new Refusal(failure(409, 'Conflict', `Operation cannot be fulfilled on ${resource.plural} "${name ?? ''}": the object has been modified; please apply your changes to the latest version and try again`))
+      new Refusal(
+        failure(409, 'Conflict', `Operation cannot be fulfilled on ${resource.plural} "${name ?? ''}": the object has been modified; please apply your changes to the latest version and try again`),
+      )
     switch (verb) {
       case 'list':
         return { code: 200, body: this.#list(resource, namespace, query) }
@@ -448,13 +474,15 @@ export class FakeApi {
           const before = table.get(key)
           if (before === undefined) throw missing()
           const pod = before as Stored & { spec: { nodeName?: string } }
-          if (pod.spec.nodeName !== undefined) throw new Refusal(failure(409, 'Conflict', `Operation cannot be fulfilled on pods/binding "${name}": pod ${name} is already assigned to node "${pod.spec.nodeName}"`))
+          if (pod.spec.nodeName !== undefined)
+            throw new Refusal(failure(409, 'Conflict', `Operation cannot be fulfilled on pods/binding "${name}": pod ${name} is already assigned to node "${pod.spec.nodeName}"`))
           this.#store(resource, { ...before, spec: { ...pod.spec, nodeName: (given as unknown as { target: { name: string } }).target.name } } as KubeObject, before)
           return { code: 201, body: { kind: 'Status', apiVersion: 'v1', status: 'Success', code: 201 } }
         }
         const newName = given.metadata.name ?? `${given.metadata.generateName ?? ''}${Math.random().toString(36).slice(2, 7)}`
         const object = { ...given, metadata: { ...given.metadata, name: newName, ...(resource.namespaced ? { namespace: namespace ?? given.metadata.namespace ?? 'default' } : {}) } }
-        if (table.has(keyOf(object))) throw new Refusal(failure(409, 'AlreadyExists', `${resource.plural} "${newName}" already exists`, { name: newName, group: resource.group, kind: resource.plural }))
+        if (table.has(keyOf(object)))
+          throw new Refusal(failure(409, 'AlreadyExists', `${resource.plural} "${newName}" already exists`, { name: newName, group: resource.group, kind: resource.plural }))
         this.#admit(verb, resource, object)
         return { code: 201, body: dryRun ? object : this.#store(resource, object, undefined) }
       }
@@ -469,7 +497,11 @@ export class FakeApi {
       case 'patch': {
         const before = table.get(key)
         if (before === undefined && !type.includes('apply-patch')) throw missing()
-        const after = patched(before ?? ({ apiVersion: apiVersionOf(resource), kind: resource.kind, metadata: { name: name!, ...(resource.namespaced ? { namespace: namespace ?? 'default' } : {}) } } as Stored), type, body)
+        const after = patched(
+          before ?? ({ apiVersion: apiVersionOf(resource), kind: resource.kind, metadata: { name: name!, ...(resource.namespaced ? { namespace: namespace ?? 'default' } : {}) } } as Stored),
+          type,
+          body,
+        )
         if (before !== undefined && after.metadata.resourceVersion !== before.metadata.resourceVersion) throw conflict()
         return before === undefined ? { code: 201, body: this.#store(resource, after, undefined) } : { code: 200, body: this.#change(resource, before, after, subresource, dryRun, verb) }
       }
@@ -482,7 +514,8 @@ export class FakeApi {
         const before = table.get(key)
         if (before === undefined) throw missing()
         const { uid, resourceVersion } = options.preconditions ?? {}
-        if (uid !== undefined && uid !== before.metadata.uid) throw new Refusal(failure(409, 'Conflict', `Precondition failed: UID in precondition: ${uid}, UID in object meta: ${before.metadata.uid}`))
+        if (uid !== undefined && uid !== before.metadata.uid)
+          throw new Refusal(failure(409, 'Conflict', `Precondition failed: UID in precondition: ${uid}, UID in object meta: ${before.metadata.uid}`))
         if (resourceVersion !== undefined && resourceVersion !== before.metadata.resourceVersion) throw conflict()
         this.#admit(verb, resource, before)
         return { code: 200, body: options.dryRun === undefined ? this.#delete(resource, before, options.gracePeriodSeconds) : before }
@@ -501,9 +534,11 @@ export class FakeApi {
     const a = before as unknown as Record<string, unknown>
     const b = given as unknown as Record<string, unknown>
     // The status is written through its own path only, and nothing else is written there.
-    const merged = (
-      subresource === 'status' ? { ...a, status: b['status'], metadata: { ...before.metadata, annotations: given.metadata.annotations, labels: given.metadata.labels } } : hasStatus.has(resource.plural) && subresource !== undefined ? b : { ...b, ...(hasStatus.has(resource.plural) ? { status: a['status'] } : {}) }
-    ) as unknown as KubeObject
+    const merged = (subresource === 'status'
+      ? { ...a, status: b['status'], metadata: { ...before.metadata, annotations: given.metadata.annotations, labels: given.metadata.labels } }
+      : hasStatus.has(resource.plural) && subresource !== undefined
+        ? b
+        : { ...b, ...(hasStatus.has(resource.plural) ? { status: a['status'] } : {}) }) as unknown as KubeObject
     const { uid, creationTimestamp, deletionTimestamp, deletionGracePeriodSeconds, resourceVersion } = before.metadata
     const metadata = clean({ ...merged.metadata, uid, creationTimestamp, deletionTimestamp, deletionGracePeriodSeconds, resourceVersion })
     const after = clean({ ...merged, apiVersion: before.apiVersion, kind: before.kind, metadata }) as unknown as Stored
@@ -589,7 +624,10 @@ export class FakeApi {
         return was ? { ...change, type: 'DELETED' } : undefined
       },
     }
-    const first = from === undefined ? [...this.#table(resource).values()].filter(chosen).map((o): Change => ({ revision: this.#revision, resource, type: 'ADDED', now: o, before: undefined })) : this.#history.filter((c) => c.revision > from)
+    const first =
+      from === undefined
+        ? [...this.#table(resource).values()].filter(chosen).map((o): Change => ({ revision: this.#revision, resource, type: 'ADDED', now: o, before: undefined }))
+        : this.#history.filter((c) => c.revision > from)
     if (cut) return void response.write('{"type":"ADDED","object":{"apiVer', () => response.socket?.resetAndDestroy())
     for (const change of first) this.#tell(watcher, change)
     this.#watchers.add(watcher)
@@ -646,7 +684,9 @@ export class FakeApi {
       ...(hasGeneration.has(resource.plural) ? { generation } : {}),
     }
     // Through JSON, as over the wire: nobody shares objects with a test.
-    const stored = JSON.parse(JSON.stringify({ ...(resource.plural === 'endpointslices' ? { endpoints: [], ports: [] } : {}), ...object, apiVersion: apiVersionOf(resource), kind: resource.kind, metadata })) as Stored
+    const stored = JSON.parse(
+      JSON.stringify({ ...(resource.plural === 'endpointslices' ? { endpoints: [], ports: [] } : {}), ...object, apiVersion: apiVersionOf(resource), kind: resource.kind, metadata }),
+    ) as Stored
     this.#table(resource).set(keyOf(stored), stored)
     this.#note({ revision, resource, type: before === undefined ? 'ADDED' : 'MODIFIED', now: stored, before })
     return stored
@@ -673,7 +713,19 @@ export class FakeApi {
 
 const hasStatus: ReadonlySet<string> = new Set(['services', 'nodes', 'pods', 'namespaces', 'ingresses', 'replicasets', 'deployments'])
 const hasGeneration: ReadonlySet<string> = new Set(['pods', 'ingresses', 'ingressclasses', 'replicasets', 'deployments', 'endpointslices'])
-const reasons: Readonly<Record<number, string>> = { 400: 'BadRequest', 401: 'Unauthorized', 403: 'Forbidden', 404: 'NotFound', 409: 'Conflict', 410: 'Expired', 422: 'Invalid', 429: 'TooManyRequests', 500: 'InternalError', 503: 'ServiceUnavailable', 504: 'Timeout' }
+const reasons: Readonly<Record<number, string>> = {
+  400: 'BadRequest',
+  401: 'Unauthorized',
+  403: 'Forbidden',
+  404: 'NotFound',
+  409: 'Conflict',
+  410: 'Expired',
+  422: 'Invalid',
+  429: 'TooManyRequests',
+  500: 'InternalError',
+  503: 'ServiceUnavailable',
+  504: 'Timeout',
+}
 
 class Refusal extends Error {
   readonly status: Status
@@ -711,7 +763,8 @@ function clean<T extends object>(value: T): T {
 function selection(namespace: string | undefined, name: string | undefined, query: URLSearchParams): (o: KubeObject) => boolean {
   const labels = parseLabelSelector(query.get('labelSelector') ?? '')
   const fields = parseFieldSelector(query.get('fieldSelector') ?? '')
-  return (o) => (namespace === undefined || o.metadata.namespace === namespace) && (name === undefined || o.metadata.name === name) && matchesLabels(labels, o.metadata.labels) && matchesFields(fields, o)
+  return (o) =>
+    (namespace === undefined || o.metadata.namespace === namespace) && (name === undefined || o.metadata.name === name) && matchesLabels(labels, o.metadata.labels) && matchesFields(fields, o)
 }
 
 function patched(before: Stored, type: string, body: unknown): KubeObject {
@@ -722,7 +775,18 @@ function patched(before: Stored, type: string, body: unknown): KubeObject {
 }
 
 /** Merge keys of the lists that tests patch. */
-const keys: Readonly<Record<string, string>> = { conditions: 'type', containers: 'name', initContainers: 'name', volumes: 'name', env: 'name', ownerReferences: 'uid', taints: 'key', addresses: 'type', podIPs: 'ip', volumeMounts: 'mountPath' }
+const keys: Readonly<Record<string, string>> = {
+  conditions: 'type',
+  containers: 'name',
+  initContainers: 'name',
+  volumes: 'name',
+  env: 'name',
+  ownerReferences: 'uid',
+  taints: 'key',
+  addresses: 'type',
+  podIPs: 'ip',
+  volumeMounts: 'mountPath',
+}
 const coreSchema: MergeSchema = (field): FieldRule => {
   if (field === 'ports') return { merge: true, key: 'port', inner: coreSchema }
   if (field === 'finalizers' || field === 'podCIDRs') return { merge: true }

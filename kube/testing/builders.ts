@@ -106,7 +106,10 @@ export function endpoint(text: string): SliceEndpoint {
   const hostname = value('hostname')
   const forZone = value('forzone')
   const forNode = value('fornode')
-  const hints = { ...(forZone === undefined ? {} : { forZones: forZone.split(',').map((n) => ({ name: n })) }), ...(forNode === undefined ? {} : { forNodes: forNode.split(',').map((n) => ({ name: n })) }) }
+  const hints = {
+    ...(forZone === undefined ? {} : { forZones: forZone.split(',').map((n) => ({ name: n })) }),
+    ...(forNode === undefined ? {} : { forNodes: forNode.split(',').map((n) => ({ name: n })) }),
+  }
   return {
     addresses: [address],
     conditions: { ready, serving: !words.includes('gone') && !words.includes('notready'), terminating },
@@ -191,7 +194,13 @@ export function node(
 export function ingress(
   name: Name,
   rules: Readonly<Record<string, Readonly<Record<string, string>>>>,
-  how: { readonly class?: string; readonly defaultBackend?: string; readonly tls?: Readonly<Record<string, readonly string[]>>; readonly annotations?: Readonly<Record<string, string>>; readonly metadata?: Partial<ObjectMeta> } = {},
+  how: {
+    readonly class?: string
+    readonly defaultBackend?: string
+    readonly tls?: Readonly<Record<string, readonly string[]>>
+    readonly annotations?: Readonly<Record<string, string>>
+    readonly metadata?: Partial<ObjectMeta>
+  } = {},
 ): Ingress {
   return {
     apiVersion: 'networking.k8s.io/v1',
@@ -228,7 +237,13 @@ export function ingressClass(name: string, controller = 'switchyard.dev/ingress'
 
 /** A Namespace, Active, with the label of its name. */
 export function namespace(name: string, extra: Extra = {}): Namespace {
-  return { apiVersion: 'v1', kind: 'Namespace', metadata: { name, labels: { 'kubernetes.io/metadata.name': name }, ...extra.metadata }, spec: { finalizers: ['kubernetes'] }, status: { phase: 'Active' } }
+  return {
+    apiVersion: 'v1',
+    kind: 'Namespace',
+    metadata: { name, labels: { 'kubernetes.io/metadata.name': name }, ...extra.metadata },
+    spec: { finalizers: ['kubernetes'] },
+    status: { phase: 'Active' },
+  }
 }
 
 /** A Secret; values are texts, not yet base64. */

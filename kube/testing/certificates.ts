@@ -34,7 +34,16 @@ export async function testAuthority(name = 'test'): Promise<TestAuthority> {
   })
   const issue = async (subject: string, extensions: x509.Extension[]): Promise<Pair> => {
     const mine = await webcrypto.subtle.generateKey(algorithm, true, ['sign', 'verify'])
-    const certificate = await x509.X509CertificateGenerator.create({ serialNumber: serial(), subject, issuer: own.subject, ...times, publicKey: mine.publicKey, signingKey: keys.privateKey, signingAlgorithm: algorithm, extensions })
+    const certificate = await x509.X509CertificateGenerator.create({
+      serialNumber: serial(),
+      subject,
+      issuer: own.subject,
+      ...times,
+      publicKey: mine.publicKey,
+      signingKey: keys.privateKey,
+      signingAlgorithm: algorithm,
+      extensions,
+    })
     return { cert: certificate.toString('pem'), key: await pem(mine.privateKey) }
   }
   return {

@@ -74,7 +74,7 @@ function readBody(m: Buffer): ClientHello | 'bad' {
       if (!/^[a-z0-9_.-]+$/.test(name)) return 'bad'
       serverName = name.endsWith('.') ? name.slice(0, -1) : name
     } else if (type === 16 && size >= 2) {
-      for (let p = start + 2; p < at; ) {
+      for (let p = start + 2; p < at;) {
         const n = m[p]!
         if (n === 0 || p + 1 + n > at) return 'bad'
         alpn.push(m.toString('latin1', p + 1, p + 1 + n))

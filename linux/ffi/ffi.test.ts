@@ -18,7 +18,14 @@ test('the self-test finds nothing wrong here and leaves no descriptor open', asy
 test('a length outside its arena never reaches the kernel', async (t) => {
   const arena = new Arena(4096)
   const [a, b] = checked2(sys.socketpair(k.AF_UNIX, k.SOCK_STREAM | k.SOCK_NONBLOCK, 0))
-  for (const [from, to] of [[-1, 10], [0, arena.size + 1], [10, 9], [0, Number.NaN], [0, 1.5], [0, 2 ** 40]] as const) {
+  for (const [from, to] of [
+    [-1, 10],
+    [0, arena.size + 1],
+    [10, 9],
+    [0, Number.NaN],
+    [0, 1.5],
+    [0, 2 ** 40],
+  ] as const) {
     t.throws(() => sys.recv(a, arena, from, to, 0), RangeError, `recv into [${from}, ${to})`)
     t.throws(() => sys.send(a, arena, from, to, 0), RangeError, `send of [${from}, ${to})`)
   }
@@ -54,7 +61,11 @@ test('arenas are found again by their buffers, and shared ones too', async (t) =
 
 test('addresses are written and read back', async (t) => {
   const b = Buffer.alloc(64, 255)
-  for (const [host, port, length] of [['10.1.2.3', 80, 16], ['fd00::7', 65_535, 28], ['::', 0, 28]] as const) {
+  for (const [host, port, length] of [
+    ['10.1.2.3', 80, 16],
+    ['fd00::7', 65_535, 28],
+    ['::', 0, 28],
+  ] as const) {
     t.equal(writeSockaddr(b, 3, host, port), length)
     t.same(readSockaddr(b, 3), { host, port })
   }
@@ -95,11 +106,15 @@ test('libuv polls an epoll descriptor while timers go on, and an exception is to
   checked('epoll_ctl', sys.epollControl(epoll, k.EPOLL_CTL_ADD, event, k.EPOLLIN, event, 0))
   let rang = 0
   const told: unknown[] = []
-  const handle = watch(epoll, () => {
-    if (sys.epollWait(epoll, arena, 0, 8, 0) === 0) return
-    sys.read(event, arena, 256, 264)
-    if (++rang === 2) throw new Error('second')
-  }, (error) => told.push(error))
+  const handle = watch(
+    epoll,
+    () => {
+      if (sys.epollWait(epoll, arena, 0, 8, 0) === 0) return
+      sys.read(event, arena, 256, 264)
+      if (++rang === 2) throw new Error('second')
+    },
+    (error) => told.push(error),
+  )
   await wait(5)
   t.equal(rang, 0)
   for (let i = 1; i <= 3; i++) {

@@ -170,7 +170,7 @@ export interface Message {
 /** The messages of a datagram. */
 export function* messages(datagram: Uint8Array): Generator<Message> {
   const b = Buffer.from(datagram.buffer, datagram.byteOffset, datagram.byteLength)
-  for (let at = 0; at + HEADER <= b.length; ) {
+  for (let at = 0; at + HEADER <= b.length;) {
     const length = b.readUInt32LE(at)
     if (length < HEADER || at + length > b.length) return
     yield { type: b.readUInt16LE(at + 4), flags: b.readUInt16LE(at + 6), sequence: b.readUInt32LE(at + 8), body: b.subarray(at + HEADER, at + length) }
@@ -187,7 +187,7 @@ export function attributes(b: Buffer, from = 0): Map<number, Buffer> {
 
 /** The attributes in `b` from `from` on, in order. */
 export function* eachAttribute(b: Buffer, from = 0): Generator<readonly [type: number, value: Buffer]> {
-  for (let at = from; at + 4 <= b.length; ) {
+  for (let at = from; at + 4 <= b.length;) {
     const length = b.readUInt16LE(at)
     if (length < 4 || at + length > b.length) return
     yield [b.readUInt16LE(at + 2) & 0x3fff, b.subarray(at + 4, at + length)]

@@ -16,7 +16,9 @@ const GETFAMILY = 3
 export async function genericFamily(netlink: Netlink, name: string): Promise<GenericFamily> {
   const w = new Writer(64)
   const start = w.message(CTRL, F.REQUEST | F.ACK, 1)
-  w.word(GETFAMILY | (1 << 8)).text(2, name).end(start)
+  w.word(GETFAMILY | (1 << 8))
+    .text(2, name)
+    .end(start)
   for (const answer of await netlink.request(w.written)) {
     for (const { body } of messages(answer)) {
       const found = attributes(body, 4)

@@ -4,9 +4,7 @@ import { attributes, F, messages, textOf, Writer } from './codec.ts'
 import { genericFamily } from './generic.ts'
 
 /** What identifies a virtual server: where packets go, or the mark they carry. */
-export type VirtualAt =
-  | { readonly protocol: 'TCP' | 'UDP' | 'SCTP'; readonly address: Ip; readonly port: number }
-  | { readonly mark: number; readonly family: 4 | 6 }
+export type VirtualAt = { readonly protocol: 'TCP' | 'UDP' | 'SCTP'; readonly address: Ip; readonly port: number } | { readonly mark: number; readonly family: 4 | 6 }
 
 /** A virtual server of the kernel. */
 export type VirtualServer = VirtualAt & {
@@ -185,13 +183,19 @@ function writeServer(w: Writer, v: VirtualServer | VirtualAt): void {
   const nest = w.nest(1)
   w.u16(1, four ? 2 : 10)
   if ('mark' in v) w.u32(5, v.mark)
-  else w.u16(2, numbers[v.protocol]).data(3, room(ipBytes(v.address)!)).u16Be(4, v.port)
+  else
+    w.u16(2, numbers[v.protocol])
+      .data(3, room(ipBytes(v.address)!))
+      .u16Be(4, v.port)
   if ('scheduler' in v) {
     // Flags, and a mask of those meant: without it `persistent` could not be taken back.
     const flags = Buffer.alloc(8)
     flags.writeUInt32LE((v.persistence > 0 ? 1 : 0) | v.schedulerFlags, 0)
     flags.writeUInt32LE(0x39, 4)
-    w.text(6, v.scheduler).data(7, flags).u32(8, v.persistence).u32(9, four ? 0xffff_ffff : 128)
+    w.text(6, v.scheduler)
+      .data(7, flags)
+      .u32(8, v.persistence)
+      .u32(9, four ? 0xffff_ffff : 128)
   }
   w.unnest(nest)
 }

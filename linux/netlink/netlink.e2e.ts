@@ -13,12 +13,21 @@ if (process.env.SWITCHYARD_NAMESPACE !== '1' && process.getuid?.() === 0) {
 else {
   test('links and addresses come and go, twice without harm', async (t) => {
     const route = openNetlink('route')
-    t.same((await links(route)).map((l) => [l.name, l.loopback, l.up]), [['lo', true, false]])
+    t.same(
+      (await links(route)).map((l) => [l.name, l.loopback, l.up]),
+      [['lo', true, false]],
+    )
     const index = await ensureLink(route, 'lan', 'bridge')
     t.equal(await ensureLink(route, 'lan', 'bridge'), index)
     await changeAddresses(route, index, { add: ['10.0.0.1', '10.0.0.2', 'fd00::1'] as Ip[] })
     await changeAddresses(route, index, { add: ['10.0.0.1', '10.0.0.3'] as Ip[], remove: ['10.0.0.2', '10.9.9.9'] as Ip[] })
-    t.same((await addresses(route)).filter((a) => a.scope === 'global').map((a) => `${a.address}/${a.bits}`).sort(), ['10.0.0.1/32', '10.0.0.3/32', 'fd00::1/128'])
+    t.same(
+      (await addresses(route))
+        .filter((a) => a.scope === 'global')
+        .map((a) => `${a.address}/${a.bits}`)
+        .sort(),
+      ['10.0.0.1/32', '10.0.0.3/32', 'fd00::1/128'],
+    )
     t.same(await routes(route, 4), [], 'host addresses make no unicast routes')
     await removeLink(route, 'lan')
     await removeLink(route, 'lan')
@@ -40,13 +49,21 @@ else {
     t.equal((await elements(netlink, 4, 'switchyard-test', 's')).size, 20_000, 'many messages in one datagram')
     t.ok(await holds(netlink, 4, 'switchyard-test', 's', [key(1), key(20_000)]))
     t.notOk(await holds(netlink, 4, 'switchyard-test', 's', [key(1), key(20_001)]))
-    const error = await batch.add('s', key(30_000)).remove('s', key(40_000)).rule('a', [verdict({ goto: 'nowhere' })]).send(netlink).then(
-      () => undefined,
-      (e: unknown) => e as Error,
-    )
+    const error = await batch
+      .add('s', key(30_000))
+      .remove('s', key(40_000))
+      .rule('a', [verdict({ goto: 'nowhere' })])
+      .send(netlink)
+      .then(
+        () => undefined,
+        (e: unknown) => e as Error,
+      )
     t.equal(error?.message, 'nftables table switchyard-test: remove from s, rule of chain a')
     t.type(error?.cause, NetlinkError)
-    t.same((error?.cause as NetlinkError | undefined)?.failures.map((f) => f.errno), [-2, -2])
+    t.same(
+      (error?.cause as NetlinkError | undefined)?.failures.map((f) => f.errno),
+      [-2, -2],
+    )
     t.equal((await elements(netlink, 4, 'switchyard-test', 's')).size, 20_000, 'nothing of it happened')
     await batch.remove('s', key(1)).add('s', key(1)).send(netlink)
     await batch.deleteTable().send(netlink)

@@ -4,7 +4,23 @@ import { attributes, eachAttribute, F, messages, textOf, Writer } from './codec.
 
 // nf_tables as linux/netfilter/nf_tables.h lays it out. Strings name things, numbers are big-endian unless said otherwise.
 const SUBSYSTEM = 10 << 8
-const MSG = { NEWTABLE: 0, DELTABLE: 2, NEWCHAIN: 3, GETCHAIN: 4, DELCHAIN: 5, NEWRULE: 6, GETRULE: 7, DELRULE: 8, NEWSET: 9, GETSET: 10, DELSET: 11, NEWSETELEM: 12, GETSETELEM: 13, DELSETELEM: 14, GETGEN: 16 } as const
+const MSG = {
+  NEWTABLE: 0,
+  DELTABLE: 2,
+  NEWCHAIN: 3,
+  GETCHAIN: 4,
+  DELCHAIN: 5,
+  NEWRULE: 6,
+  GETRULE: 7,
+  DELRULE: 8,
+  NEWSET: 9,
+  GETSET: 10,
+  DELSET: 11,
+  NEWSETELEM: 12,
+  GETSETELEM: 13,
+  DELSETELEM: 14,
+  GETGEN: 16,
+} as const
 const BATCH_BEGIN = 16
 const BATCH_END = 17
 
@@ -52,7 +68,15 @@ const value = (w: Writer, type: number, octets: Uint8Array): void => {
 
 /** `length` octets of the packet, from `offset` of its network or transport header. */
 export const payload = (into: number, base: 'network' | 'transport', offset: number, length: number): Expression =>
-  expression('payload', (w) => void w.u32Be(1, into).u32Be(2, base === 'network' ? 1 : 2).u32Be(3, offset).u32Be(4, length))
+  expression(
+    'payload',
+    (w) =>
+      void w
+        .u32Be(1, into)
+        .u32Be(2, base === 'network' ? 1 : 2)
+        .u32Be(3, offset)
+        .u32Be(4, length),
+  )
 
 const metaKeys = { mark: 3, iifname: 6, oifname: 7, l4proto: 16 } as const
 export const meta = (into: number, key: keyof typeof metaKeys): Expression => expression('meta', (w) => void w.u32Be(1, into).u32Be(2, metaKeys[key]))
@@ -85,10 +109,26 @@ export const lookupMap = (map: string, from: number, into: number): Expression =
 
 /** A number from `offset` up to `offset + modulus`, by chance or in turn. */
 export const numgen = (into: number, how: 'random' | 'inc', modulus: number, offset = 0): Expression =>
-  expression('numgen', (w) => void w.u32Be(1, into).u32Be(2, modulus).u32Be(3, how === 'random' ? 1 : 0).u32Be(4, offset))
+  expression(
+    'numgen',
+    (w) =>
+      void w
+        .u32Be(1, into)
+        .u32Be(2, modulus)
+        .u32Be(3, how === 'random' ? 1 : 0)
+        .u32Be(4, offset),
+  )
 
 /** What kind of address the packet's source or destination is, as the routing table has it: 2 is this machine's own. */
-export const addressKind = (into: number, of: 'source' | 'destination'): Expression => expression('fib', (w) => void w.u32Be(1, into).u32Be(2, 3).u32Be(3, of === 'source' ? 1 : 2))
+export const addressKind = (into: number, of: 'source' | 'destination'): Expression =>
+  expression(
+    'fib',
+    (w) =>
+      void w
+        .u32Be(1, into)
+        .u32Be(2, 3)
+        .u32Be(3, of === 'source' ? 1 : 2),
+  )
 export const LOCAL = u32(2)
 
 export const conntrackStatus = (into: number): Expression => expression('ct', (w) => void w.u32Be(1, into).u32Be(2, 2))
@@ -103,7 +143,15 @@ export const verdict = (v: Verdict): Expression =>
 
 /** To the address at `address` and the port at `port`. */
 export const dnat = (family: IpFamily, address: number, port: number): Expression =>
-  expression('nat', (w) => void w.u32Be(1, 1).u32Be(2, family === 4 ? 2 : 10).u32Be(3, address).u32Be(5, port))
+  expression(
+    'nat',
+    (w) =>
+      void w
+        .u32Be(1, 1)
+        .u32Be(2, family === 4 ? 2 : 10)
+        .u32Be(3, address)
+        .u32Be(5, port),
+  )
 
 /** To a port of this machine. */
 export const redirect = (port: number): Expression => expression('redir', (w) => void w.u32Be(1, port))
@@ -115,7 +163,15 @@ export const reject = (family: IpFamily, how: 'port unreachable' | 'tcp reset'):
 
 /** Puts the key from `from` on into a dynamic set, for `seconds` from now. */
 export const remember = (set: string, from: number, seconds: number): Expression =>
-  expression('dynset', (w) => void w.text(1, set).u32Be(3, 1).u32Be(4, from).u64Be(6, BigInt(seconds) * 1000n))
+  expression(
+    'dynset',
+    (w) =>
+      void w
+        .text(1, set)
+        .u32Be(3, 1)
+        .u32Be(4, from)
+        .u64Be(6, BigInt(seconds) * 1000n),
+  )
 
 /** Four octets in host order. */
 export function u32(n: number): Uint8Array {
@@ -358,7 +414,10 @@ export async function elements(netlink: Netlink, family: IpFamily, table: string
       const parts = attributes(element)
       const data = parts.get(2) === undefined ? undefined : attributes(parts.get(2)!)
       const to = data?.get(2) === undefined ? undefined : attributes(data.get(2)!)
-      found.set(attributes(parts.get(1)!).get(1)!.toString('hex'), to === undefined ? (data?.get(1)?.toString('hex') ?? '') : `${{ 0: 'drop', 1: 'accept', [-3]: 'jump ', [-4]: 'goto ', [-5]: 'return' }[to.get(1)!.readInt32BE()] ?? '?'}${textOf(to.get(2))}`)
+      found.set(
+        attributes(parts.get(1)!).get(1)!.toString('hex'),
+        to === undefined ? (data?.get(1)?.toString('hex') ?? '') : `${{ 0: 'drop', 1: 'accept', [-3]: 'jump ', [-4]: 'goto ', [-5]: 'return' }[to.get(1)!.readInt32BE()] ?? '?'}${textOf(to.get(2))}`,
+      )
     }
   }
   return found
@@ -424,7 +483,9 @@ const none = new Uint8Array(0)
 export async function holds(netlink: Netlink, family: IpFamily, table: string, set: string, keys: readonly Uint8Array[]): Promise<boolean> {
   const w = new Writer(4096)
   const start = w.message(SUBSYSTEM | MSG.GETSETELEM, F.REQUEST | F.ACK, 1)
-  w.word(family === 4 ? 2 : 10).text(1, table).text(2, set)
+  w.word(family === 4 ? 2 : 10)
+    .text(1, table)
+    .text(2, set)
   const list = w.nest(3)
   for (const key of keys) {
     const element = w.nest(1)

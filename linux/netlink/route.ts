@@ -52,7 +52,9 @@ export async function links(netlink: Netlink): Promise<Link[]> {
 export async function addresses(netlink: Netlink, family?: 4 | 6): Promise<LinkAddress[]> {
   const w = new Writer(64)
   const start = w.message(RTM.GETADDR, F.REQUEST | F.DUMP, 1)
-  w.word(family === undefined ? 0 : AF[family]).word(0).end(start)
+  w.word(family === undefined ? 0 : AF[family])
+    .word(0)
+    .end(start)
   const found: LinkAddress[] = []
   for (const { type, body } of await answers(netlink, w)) {
     if (type !== RTM.NEWADDR) continue
@@ -135,7 +137,10 @@ export async function changeAddresses(netlink: Netlink, index: number, change: {
     const octets = ipBytes(address)!
     const start = w.message(type, F.REQUEST | F.ACK | (type === RTM.NEWADDR ? F.CREATE | F.REPLACE : 0), ++sequence)
     // NODAD: nobody else on the link may have it, and IPv6 would wait a second. NOPREFIXROUTE spares a route each.
-    w.word(AF[octets.length === 4 ? 4 : 6] | ((octets.length * 8) << 8) | (0x02 << 16)).word(index).data(2, octets).data(1, octets)
+    w.word(AF[octets.length === 4 ? 4 : 6] | ((octets.length * 8) << 8) | (0x02 << 16))
+      .word(index)
+      .data(2, octets)
+      .data(1, octets)
     if (octets.length === 16) w.u32(8, 0x202)
     w.end(start)
     if (w.at > 24 * 1024) await flush()

@@ -121,7 +121,7 @@ function copied(message: Uint8Array): Arena {
 function expectations(message: Uint8Array): Set<number> {
   const b = Buffer.from(message.buffer, message.byteOffset, message.byteLength)
   const expected = new Set<number>()
-  for (let at = 0; at + HEADER <= b.length; ) {
+  for (let at = 0; at + HEADER <= b.length;) {
     const length = b.readUInt32LE(at)
     if (length < HEADER) break
     const flags = b.readUInt16LE(at + 6)
@@ -140,7 +140,7 @@ function collect(sys: Syscalls, fd: number, protocol: string, arena: Arena, expe
     if (n === -E.EINTR) continue
     if (n === -E.EAGAIN) break
     if (n < 0) throw new SystemError(`netlink ${protocol}: receive`, n)
-    for (let at = 0; at + HEADER <= n; ) {
+    for (let at = 0; at + HEADER <= n;) {
       const length = b.readUInt32LE(at)
       if (length < HEADER || at + length > n) break
       const type = b.readUInt16LE(at + 4)

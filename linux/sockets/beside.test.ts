@@ -61,7 +61,17 @@ function perform(w: World, o: Operation): void {
 
 /** Everything a protocol could know, in words. */
 function seen(w: World): string {
-  return w.pairs.map((pair) => pair.map((r) => (r === undefined ? 'none' : `${r.state} ${r.bytes} ${r.sha256.slice(0, 8)} ${r.why === undefined ? '' : /^(ECONNRESET|EPIPE)/.test(r.why) ? 'reset' : r.why || 'in order'} ${r.wire?.alive} ${r.wrong ?? ''}`)).join(' | ')).join('\n')
+  return w.pairs
+    .map((pair) =>
+      pair
+        .map((r) =>
+          r === undefined
+            ? 'none'
+            : `${r.state} ${r.bytes} ${r.sha256.slice(0, 8)} ${r.why === undefined ? '' : /^(ECONNRESET|EPIPE)/.test(r.why) ? 'reset' : r.why || 'in order'} ${r.wire?.alive} ${r.wrong ?? ''}`,
+        )
+        .join(' | '),
+    )
+    .join('\n')
 }
 
 function draw(random: () => number, pairs: number): Operation {
@@ -93,7 +103,14 @@ test('the same operations in the same order are seen the same on memory and on e
       const wanted = seen(a)
       for (let i = 0; i < 400 && seen(b) !== wanted; i++) await sleep(i < 20 ? 0 : 5)
       if (seen(b) !== wanted) {
-        t.equal(seen(b), wanted, `seed ${seed}, step ${step}: ${done.map((x) => JSON.stringify(x)).slice(-6).join(' ')}`)
+        t.equal(
+          seen(b),
+          wanted,
+          `seed ${seed}, step ${step}: ${done
+            .map((x) => JSON.stringify(x))
+            .slice(-6)
+            .join(' ')}`,
+        )
         break
       }
     }

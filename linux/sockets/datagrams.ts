@@ -243,7 +243,7 @@ class Datagrams implements Bound, Batch, Ready {
     const { b } = this.#s
     const end = b.readUInt32LE(receiveAt + i * 64 + k.msghdr.controllen)
     let host = this.address.host
-    for (let at = 0; at + k.cmsghdr.size <= end; ) {
+    for (let at = 0; at + k.cmsghdr.size <= end;) {
       const c = controlAt + i * 64 + at
       const length = b.readUInt32LE(c)
       if (length < k.cmsghdr.size) break
@@ -308,7 +308,7 @@ class Datagrams implements Bound, Batch, Ready {
   #flush(): void {
     const all = this.#answers
     this.#answers = 0
-    for (let done = 0; done < all; ) {
+    for (let done = 0; done < all;) {
       const n = this.#loop.sys.sendmmsg(this.#fd, this.#s.arena, sendAt + done * 64, all - done, k.MSG_DONTWAIT)
       if (n > 0) done += n
       // That one cannot go; those behind it can.

@@ -118,9 +118,12 @@ test('the first bytes can be looked at, and a connection given away whole by its
     wire.write(Buffer.from(part), 0, part.length)
     await sleep(10)
   }
-  await within('a server', (async () => {
-    while (servers.length === 0) await sleep(2)
-  })())
+  await within(
+    'a server',
+    (async () => {
+      while (servers.length === 0) await sleep(2)
+    })(),
+  )
   await servers[0]!.until(() => servers[0]!.text === 'GET /')
   const away = new Referee()
   const other = driver.connect({ host: '127.0.0.1', port: l.port }, away)

@@ -90,12 +90,16 @@ export class EpollDriver implements Driver {
 
   /** Of those that `share` joins, this one is `index`. */
   constructor(share?: Share, index = 0) {
-    this.#loop = new Loop((error) => {
-      // A protocol that throws has lost its state: as with any uncaught error the process ends, with the right stack.
-      process.nextTick(() => {
-        throw error
-      })
-    }, share, index)
+    this.#loop = new Loop(
+      (error) => {
+        // A protocol that throws has lost its state: as with any uncaught error the process ends, with the right stack.
+        process.nextTick(() => {
+          throw error
+        })
+      },
+      share,
+      index,
+    )
     if (share !== undefined) {
       share.join(index, this.#loop.epoll)
       this.#loop.stranger = (fd, tag, generation) => this.#handedOver(fd, tag, generation)
@@ -317,7 +321,7 @@ export class EpollDriver implements Driver {
   }
 
   flush(fd: number, b: Buffer, n: number): void {
-    for (let done = 0; done < n; ) {
+    for (let done = 0; done < n;) {
       try {
         done += writeSync(fd, b, done, n - done)
       } catch (error) {

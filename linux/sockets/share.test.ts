@@ -87,7 +87,14 @@ else {
     await loading
     t.same(wrong, [])
     t.ok(served > 20, `${served} were served meanwhile`)
-    t.same(held.filter((h) => h.text === '0').map((h) => h.state).filter((s) => s !== 'open'), [], 'those of the other one live on')
+    t.same(
+      held
+        .filter((h) => h.text === '0')
+        .map((h) => h.state)
+        .filter((s) => s !== 'open'),
+      [],
+      'those of the other one live on',
+    )
     for (const c of held) c.wire.abort()
     await workers.close()
     close()

@@ -1,6 +1,22 @@
 import { addressText } from '../../lib/sockets/errors.ts'
 import type { Address, ListenOptions, Protocol, TlsInfo, Wire } from '../../lib/sockets/seam.ts'
-import { EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, F_SETPIPE_SZ, MSG_MORE, MSG_PEEK, O_NONBLOCK, SHUT_WR, SO_ERROR, SO_LINGER, SOL_SOCKET, SPLICE_F_MOVE, SPLICE_F_NONBLOCK } from '../ffi/constants.ts'
+import {
+  EPOLLERR,
+  EPOLLET,
+  EPOLLHUP,
+  EPOLLIN,
+  EPOLLOUT,
+  F_SETPIPE_SZ,
+  MSG_MORE,
+  MSG_PEEK,
+  O_NONBLOCK,
+  SHUT_WR,
+  SO_ERROR,
+  SO_LINGER,
+  SOL_SOCKET,
+  SPLICE_F_MOVE,
+  SPLICE_F_NONBLOCK,
+} from '../ffi/constants.ts'
 import { E, errnoName } from '../ffi/errno.ts'
 import { Arena } from '../ffi/ffi.ts'
 import { readSockaddr } from '../ffi/sockaddr.ts'

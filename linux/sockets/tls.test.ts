@@ -54,7 +54,13 @@ else {
       const c = new Referee({ opened: (r) => void r.wire.write(Buffer.from('secret'), 0, 6) })
       const servers: Referee[] = []
       // A man in the middle changes one byte of what the client says.
-      await driver.listen({ host: '10.0.0.2', port: 443 }, () => tls.server(server, () => (servers.push(new Referee()), servers.at(-1)!), () => driver.now))
+      await driver.listen({ host: '10.0.0.2', port: 443 }, () =>
+        tls.server(
+          server,
+          () => (servers.push(new Referee()), servers.at(-1)!),
+          () => driver.now,
+        ),
+      )
       await driver.listen({ host: '10.0.0.1', port: 443 }, () => {
         let offset = 0
         const back = new Referee({ data: (_r, b, from, to) => void front.wire.write(b, from, to), eof: () => front.wire.end(), closed: () => front.wire.abort() })

@@ -43,8 +43,14 @@ export class Tls {
   readonly plain: Buffer
   readonly cipher: Buffer
   readonly shaking = new Set<Filter>()
-  readonly #servers = new Contexts<TlsServerIdentity>((i, alpn) => this.#serverContext(i, alpn), (ctx) => this.ssl.SSL_CTX_free(ctx))
-  readonly #clients = new Contexts<TlsClient>((how) => this.#clientContext(how), (ctx) => this.ssl.SSL_CTX_free(ctx))
+  readonly #servers = new Contexts<TlsServerIdentity>(
+    (i, alpn) => this.#serverContext(i, alpn),
+    (ctx) => this.ssl.SSL_CTX_free(ctx),
+  )
+  readonly #clients = new Contexts<TlsClient>(
+    (how) => this.#clientContext(how),
+    (ctx) => this.ssl.SSL_CTX_free(ctx),
+  )
   readonly #accepting: number
   readonly #selecting: number
   /** The protocols a server speaks, while one of its handshakes runs. */
@@ -57,7 +63,9 @@ export class Tls {
     this.cipher = this.arena.buffer.subarray(cipherAt, cipherAt + cipherSize)
     // Certificates that are only asked for do not fail a handshake; whether they were right is asked afterwards.
     this.#accepting = ssl.callback('int', ['int', 'uintptr_t'], () => 1)
-    this.#selecting = ssl.callback('int', ['uintptr_t', 'uintptr_t', 'uintptr_t', 'uintptr_t', 'uint', 'uintptr_t'], (_ssl, out, outLength, list, length) => this.#select(out!, outLength!, list!, length!))
+    this.#selecting = ssl.callback('int', ['uintptr_t', 'uintptr_t', 'uintptr_t', 'uintptr_t', 'uint', 'uintptr_t'], (_ssl, out, outLength, list, length) =>
+      this.#select(out!, outLength!, list!, length!),
+    )
   }
 
   /** The half for an accepted connection. `accept` is asked for a protocol once the handshake is done. */
@@ -263,7 +271,12 @@ class Contexts<T extends object> {
   get(how: T, alpn: readonly string[]): number {
     let known = this.#byObject.get(how)
     if (known === undefined || known.alpn !== alpn) {
-      known = { text: createHash('sha256').update(JSON.stringify([how, alpn])).digest('base64'), alpn }
+      known = {
+        text: createHash('sha256')
+          .update(JSON.stringify([how, alpn]))
+          .digest('base64'),
+        alpn,
+      }
       this.#byObject.set(how, known)
     }
     let ctx = this.#byText.get(known.text)
@@ -403,7 +416,7 @@ export class Filter implements Protocol, Wire {
     }
     const { ssl, arena: own } = this.#tls
     const arena = Arena.of(b)
-    for (let at = from; at < to; ) {
+    for (let at = from; at < to;) {
       const size = Math.min(to - at, copySize)
       let pointer: number
       if (arena === undefined) {
@@ -530,7 +543,7 @@ export class Filter implements Protocol, Wire {
       ssl.BIO_write(this.#in, arena.pointer(offset + from, offset + to), to - from)
       return
     }
-    for (let at = from; at < to; ) {
+    for (let at = from; at < to;) {
       const size = Math.min(to - at, copySize)
       b.copy(own.buffer, copyAt, at, at + size)
       ssl.BIO_write(this.#in, own.pointer(copyAt, copyAt + size), size)
@@ -739,7 +752,8 @@ function handshakeWithItself(tls: Tls): string | undefined {
   const { alpn, version } = client.tls ?? {}
   server.closed('')
   client.closed('')
-  if (got !== text || alpn !== 'self/1' || version !== 'TLSv1.3' || failed !== '') return `a handshake with ourselves brought "${got}", ${String(version)}, ALPN ${String(alpn)}, ${failed || 'no reason'}`
+  if (got !== text || alpn !== 'self/1' || version !== 'TLSv1.3' || failed !== '')
+    return `a handshake with ourselves brought "${got}", ${String(version)}, ALPN ${String(alpn)}, ${failed || 'no reason'}`
   if (tls.counts.made !== tls.counts.freed) return 'SSL objects are left over'
   return undefined
 }

@@ -49,14 +49,24 @@ if (await inside(import.meta.filename)) {
     const backend = await create({ kernel, log: silent })
     const all = ['127.0.1.1', '127.0.1.2'].map((address) => ({ address: address as Ip, port: 8080, local: true }))
     const table = (to: typeof all): ServiceTable => {
-      const front: Front = { port: 'ns/s:', protocol: 'TCP', family: 4, at: { address: '172.30.0.1' as Ip, port: 80, kind: 'cluster' }, sources: 'any', affinity: undefined, scheduler: 'wlc', routes: [{ from: 'anyone', outcome: { kind: 'forward', to }, masquerade: 'hairpin only' }] }
+      const front: Front = {
+        port: 'ns/s:',
+        protocol: 'TCP',
+        family: 4,
+        at: { address: '172.30.0.1' as Ip, port: 80, kind: 'cluster' },
+        sources: 'any',
+        affinity: undefined,
+        scheduler: 'wlc',
+        routes: [{ from: 'anyone', outcome: { kind: 'forward', to }, masquerade: 'hairpin only' }],
+      }
       return { fronts: new Map([['tcp/172.30.0.1:80', front]]), node: { ...tables(1, [4]).next().value.node, clusterIps: new Set(['172.30.0.1' as Ip]) } }
     }
     await backend.apply(table(all), signal)
-    const said = (socket: ReturnType<typeof connect>, word: string): Promise<string> => new Promise((resolve) => {
-      socket.once('data', (b) => resolve(b.toString()))
-      socket.write(word)
-    })
+    const said = (socket: ReturnType<typeof connect>, word: string): Promise<string> =>
+      new Promise((resolve) => {
+        socket.once('data', (b) => resolve(b.toString()))
+        socket.write(word)
+      })
     const [one, two] = [connect(80, '172.30.0.1'), connect(80, '172.30.0.1')]
     const first = await said(one, 'a')
     t.not((await said(two, 'a'))[8], first[8], 'the least loaded is taken: one each')
@@ -110,7 +120,10 @@ if (await inside(import.meta.filename)) {
       const lists: string[] = []
       for (const { outcome } of front.routes) {
         if (outcome.kind !== 'forward') continue
-        const to = outcome.to.map((e) => `${e.address}:${e.port}`).sort().join(' ')
+        const to = outcome.to
+          .map((e) => `${e.address}:${e.port}`)
+          .sort()
+          .join(' ')
         if (!lists.includes(to)) lists.push(to)
       }
       const how = `rr ${front.affinity ?? 0}`

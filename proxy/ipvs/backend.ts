@@ -14,7 +14,12 @@ export const deviceName = 'switchyard0'
 
 /** Forwards by IPVS; rules of nftables in front of it refuse, drop and masquerade. */
 export async function create({ kernel, log, options }: Pick<BackendTools, 'kernel' | 'log'> & { readonly options?: Partial<BackendTools['options']> }): Promise<Backend> {
-  return new IpvsBackend(kernel, log, { mode: options?.mode ?? 'ipvs', strictArp: options?.strictArp ?? false, excludeCidrs: options?.excludeCidrs ?? [], ipvsTimeouts: options?.ipvsTimeouts ?? { tcp: 0, tcpFin: 0, udp: 0 } })
+  return new IpvsBackend(kernel, log, {
+    mode: options?.mode ?? 'ipvs',
+    strictArp: options?.strictArp ?? false,
+    excludeCidrs: options?.excludeCidrs ?? [],
+    ipvsTimeouts: options?.ipvsTimeouts ?? { tcp: 0, tcpFin: 0, udp: 0 },
+  })
 }
 
 /** A virtual server as the kernel has it. `draining`: no longer wanted, but somebody is still connected. */
@@ -91,7 +96,8 @@ class IpvsBackend implements Backend {
       this.#present = undefined
       this.#log.warn('IPVS refused changes; reading what it has', { failures: failures.slice(0, 5).map((f) => `${f.what}: ${f.code}`), more: Math.max(0, failures.length - 5) })
       // A scheduler whose module is missing is ENOENT; its Services take turns instead.
-      for (const { server } of want.values()) if (failures.some((f) => f.code === 'ENOENT' && f.what.startsWith('add ') && !f.what.includes('→') && f.what.endsWith(nameOf(server)))) this.#lacking.add(server.scheduler)
+      for (const { server } of want.values())
+        if (failures.some((f) => f.code === 'ENOENT' && f.what.startsWith('add ') && !f.what.includes('→') && f.what.endsWith(nameOf(server)))) this.#lacking.add(server.scheduler)
       if (tries === 2) throw new Error(`IPVS: ${failures[0]!.what}: ${failures[0]!.code}${failures.length > 1 ? `, and ${failures.length - 1} more` : ''}`)
       if (this.#lacking.size > 0) {
         this.#around = ''
@@ -110,7 +116,8 @@ class IpvsBackend implements Backend {
       if (have === undefined) {
         await ipvs.add(server)
         present.set(key, (have = { server, destinations: new Map(), draining: false, binds }))
-      } else if (have.server !== server && (have.server.scheduler !== server.scheduler || have.server.persistence !== server.persistence || have.server.schedulerFlags !== server.schedulerFlags)) await ipvs.change(server)
+      } else if (have.server !== server && (have.server.scheduler !== server.scheduler || have.server.persistence !== server.persistence || have.server.schedulerFlags !== server.schedulerFlags))
+        await ipvs.change(server)
       else if (have.server === server && !have.draining) continue // the very same as last time
       have.server = server
       have.draining = false
@@ -163,7 +170,16 @@ class IpvsBackend implements Backend {
     const want = new Map<string, Wanted>()
     for (const [key, front] of desired.fronts) {
       const old = keep ? before.get(key) : undefined
-      const servers = old?.front === front ? old.servers : serversOf(front, { nodeAddresses: own.filter((ip) => familyOf(ip) === front.family), own: this.#own, mark: (f) => this.#mark(f), masqueradeMark: node.masqueradeMark, scheduler: (name) => this.#scheduler(name, front) })
+      const servers =
+        old?.front === front
+          ? old.servers
+          : serversOf(front, {
+              nodeAddresses: own.filter((ip) => familyOf(ip) === front.family),
+              own: this.#own,
+              mark: (f) => this.#mark(f),
+              masqueradeMark: node.masqueradeMark,
+              scheduler: (name) => this.#scheduler(name, front),
+            })
       this.#wanted.set(key, { front, servers })
       for (const w of servers) if (!this.#excluded(w.server)) want.set(serverKey(w.server), w)
     }

@@ -14,7 +14,10 @@ export interface Wanted {
 export const schedulers = ['rr', 'wrr', 'lc', 'wlc', 'lblc', 'lblcr', 'sh', 'dh', 'sed', 'nq', 'mh', 'fo', 'ovf', 'twos'] as const
 
 /** The virtual servers of a front: by address for its first list of endpoints, by mark for a second one, which some senders get. */
-export function serversOf(front: Front, around: { readonly nodeAddresses: readonly Ip[]; readonly own: ReadonlySet<Ip>; mark(front: Front): number; readonly masqueradeMark: number; scheduler(name: string | undefined): string }): readonly Wanted[] {
+export function serversOf(
+  front: Front,
+  around: { readonly nodeAddresses: readonly Ip[]; readonly own: ReadonlySet<Ip>; mark(front: Front): number; readonly masqueradeMark: number; scheduler(name: string | undefined): string },
+): readonly Wanted[] {
   const lists: (readonly Endpoint[])[] = []
   const marks = new Set<number>()
   for (const { outcome, masquerade } of front.routes) {
@@ -35,7 +38,11 @@ export function serversOf(front: Front, around: { readonly nodeAddresses: readon
   return [
     ...at.map((a) => ({ server: { ...a, ...how }, to: lists[0]!, binds })),
     // The kernel's memory of clients keeps the port they asked for where a server goes by mark, so there the client's address decides by itself.
-    ...[...marks].map((mark) => ({ server: { mark, family: front.family, ...how, ...(front.affinity === undefined ? {} : { scheduler: around.scheduler('mh'), persistence: 0, schedulerFlags: 0 }) }, to: lists[1]!, binds })),
+    ...[...marks].map((mark) => ({
+      server: { mark, family: front.family, ...how, ...(front.affinity === undefined ? {} : { scheduler: around.scheduler('mh'), persistence: 0, schedulerFlags: 0 }) },
+      to: lists[1]!,
+      binds,
+    })),
   ]
 }
 

@@ -67,8 +67,20 @@ if (insideNamespaces(import.meta.filename)) {
 
   test('a large table is checked by sample, and a small change stays small', async (t) => {
     const backend = create({ kernel, log: silent })
-    const to = (g: number): readonly Endpoint[] => [{ address: '10.180.0.1' as Ip, port: 80, local: false }, { address: `10.180.1.${g}` as Ip, port: 80, local: true }]
-    const front = (i: number, g: number): Front => ({ port: `ns/s${i}:`, protocol: 'TCP', family: 4, at: { address: `172.30.${i >> 8}.${i & 255}` as Ip, port: 80, kind: 'cluster' }, sources: 'any', affinity: undefined, scheduler: undefined, routes: [{ from: 'anyone', outcome: { kind: 'forward', to: to(g) }, masquerade: 'always' }] })
+    const to = (g: number): readonly Endpoint[] => [
+      { address: '10.180.0.1' as Ip, port: 80, local: false },
+      { address: `10.180.1.${g}` as Ip, port: 80, local: true },
+    ]
+    const front = (i: number, g: number): Front => ({
+      port: `ns/s${i}:`,
+      protocol: 'TCP',
+      family: 4,
+      at: { address: `172.30.${i >> 8}.${i & 255}` as Ip, port: 80, kind: 'cluster' },
+      sources: 'any',
+      affinity: undefined,
+      scheduler: undefined,
+      routes: [{ from: 'anyone', outcome: { kind: 'forward', to: to(g) }, masquerade: 'always' }],
+    })
     const node = tables(1, [4]).next().value.node
     const fronts = new Map(Array.from({ length: 3000 }, (_, i) => [`tcp/${i}`, front(i, 1)]))
     await backend.apply({ fronts, node }, signal)
@@ -89,10 +101,11 @@ if (insideNamespaces(import.meta.filename)) {
     for (const family of [4, 6] as const) {
       const sticky = new Map<string, string>()
       const verdicts = new Map<string, string>()
-      for (const map of ['services', 'ports']) for (const [key, verdict] of await elements(netlink, family, 'switchyard', map)) {
-        verdicts.set(`${map} ${key}`, verdict.replace(/(a\d+-(?:node-)?[nl])\d+/g, '$1*'))
-        if (/a\d+-/.test(verdict)) sticky.set(key, verdict)
-      }
+      for (const map of ['services', 'ports'])
+        for (const [key, verdict] of await elements(netlink, family, 'switchyard', map)) {
+          verdicts.set(`${map} ${key}`, verdict.replace(/(a\d+-(?:node-)?[nl])\d+/g, '$1*'))
+          if (/a\d+-/.test(verdict)) sticky.set(key, verdict)
+        }
       for (const [key, verdict] of verdicts) lines.push(`${family} ${key} ${verdict}`)
       for (const set of await setNames(netlink, family, 'switchyard')) {
         if (set.startsWith('sticky-') || set.startsWith('choice-') || set === 'services' || set === 'ports') continue

@@ -60,10 +60,29 @@ class NftablesBackend implements Backend {
 
   async probe(): Promise<string | undefined> {
     // Everything the shape needs, made and deleted within one transaction: nobody ever sees it.
-    const facts: NodeFacts = { name: '', localPods: { kind: 'none' }, clusterCidrs: [], serviceCidrs: [], clusterIps: new Set(), nodePortAddresses: 'all', masqueradeAll: false, masqueradeMark: 0x4000 }
+    const facts: NodeFacts = {
+      name: '',
+      localPods: { kind: 'none' },
+      clusterCidrs: [],
+      serviceCidrs: [],
+      clusterIps: new Set(),
+      nodePortAddresses: 'all',
+      masqueradeAll: false,
+      masqueradeMark: 0x4000,
+    }
     const shape = new Shape(4, facts, this.#forwarder)
     const to = [{ address: '192.0.2.1' as Ip, port: 1, local: false }]
-    const common = { protocol: 'TCP', family: 4, sources: 'any', scheduler: undefined, port: 'probe/probe:', routes: [{ from: 'this node', outcome: { kind: 'forward', to }, masquerade: 'always' }, { from: 'anyone', outcome: { kind: 'forward', to }, masquerade: 'hairpin only' }] } as const
+    const common = {
+      protocol: 'TCP',
+      family: 4,
+      sources: 'any',
+      scheduler: undefined,
+      port: 'probe/probe:',
+      routes: [
+        { from: 'this node', outcome: { kind: 'forward', to }, masquerade: 'always' },
+        { from: 'anyone', outcome: { kind: 'forward', to }, masquerade: 'hairpin only' },
+      ],
+    } as const
     const piece = shape.piece({ ...common, at: { address: '192.0.2.2' as Ip, port: 1, kind: 'cluster' }, affinity: 10 }, undefined)!
     try {
       const batch = new NftBatch(4, 'switchyard-probe')
@@ -193,7 +212,15 @@ class NftablesBackend implements Backend {
         const size = batch.size
         const count = await generation(this.#socket)
         await batch.send(this.#socket)
-        this.#committed.set(family, { shape, fronts: desired.fronts, pieces, made, hairpin, clusterIps, generation: this.#limit === Number.POSITIVE_INFINITY ? await this.#generationAfter(count) : undefined })
+        this.#committed.set(family, {
+          shape,
+          fronts: desired.fronts,
+          pieces,
+          made,
+          hairpin,
+          clusterIps,
+          generation: this.#limit === Number.POSITIVE_INFINITY ? await this.#generationAfter(count) : undefined,
+        })
         this.#log.debug('table written', { family, fronts: pieces.size, bytes: size, manner })
         refused.push(...mine)
         return
@@ -279,7 +306,17 @@ class NftablesBackend implements Backend {
       for (const list of shape.forwarder === undefined ? [0, 1] : []) {
         for (const node of [true, false]) {
           const some = sample.filter((p) => p.lists[list] !== undefined && 'nodePort' in p.front.at === node)
-          if (some.length > 0 && !(await holds(this.#socket, family, tableName, endpointMap(some[0]!.front, list), some.map((p) => (keyOf(p.front), slotKey(p.front, 0).slice()))))) wrong.push(words(`${endpointMap(some[0]!.front, list)} lacks elements of ours`))
+          if (
+            some.length > 0 &&
+            !(await holds(
+              this.#socket,
+              family,
+              tableName,
+              endpointMap(some[0]!.front, list),
+              some.map((p) => (keyOf(p.front), slotKey(p.front, 0).slice())),
+            ))
+          )
+            wrong.push(words(`${endpointMap(some[0]!.front, list)} lacks elements of ours`))
         }
       }
       return wrong
@@ -287,10 +324,11 @@ class NftablesBackend implements Backend {
     const want = new Map(shape.frameSets().map((spec) => [spec.name, new Digest()]))
     for (const { front, chain, lists } of known.pieces.values()) {
       want.get(verdictMap(front))!.add(keyOf(front), chain)
-      if (shape.forwarder === undefined) lists.forEach((slots, list) => {
-        const digest = want.get(endpointMap(front, list))!
-        slots.forEach((e, i) => digest.add(slotKey(front, i), endpointData(e, front.family)))
-      })
+      if (shape.forwarder === undefined)
+        lists.forEach((slots, list) => {
+          const digest = want.get(endpointMap(front, list))!
+          slots.forEach((e, i) => digest.add(slotKey(front, i), endpointData(e, front.family)))
+        })
     }
     for (const ip of known.hairpin.keys()) want.get('hairpin')!.add(twice(ip), '')
     for (const ip of known.clusterIps) want.get('addresses')!.add(ipBytes(ip)!, '')
@@ -336,11 +374,12 @@ function remove(before: Piece | undefined, after: Piece | undefined, batch: NftB
   const { front } = before
   const key = keyOf(front)
   if (before.chain !== after?.chain) batch.remove(verdictMap(front), key)
-  if (shape.forwarder === undefined) before.lists.forEach((slots, list) => {
-    const now = after?.lists[list] ?? []
-    const map = endpointMap(front, list)
-    for (let i = 0; i < slots.length; i++) if (!same(slots[i], now[i])) batch.remove(map, slotKey(front, i))
-  })
+  if (shape.forwarder === undefined)
+    before.lists.forEach((slots, list) => {
+      const now = after?.lists[list] ?? []
+      const map = endpointMap(front, list)
+      for (let i = 0; i < slots.length; i++) if (!same(slots[i], now[i])) batch.remove(map, slotKey(front, i))
+    })
 }
 
 /** Writes the elements that must come; endpoints before the verdict that leads to them. */
@@ -348,11 +387,12 @@ function add(before: Piece | undefined, after: Piece | undefined, batch: NftBatc
   if (after === undefined) return
   const { front } = after
   const key = keyOf(front)
-  if (shape.forwarder === undefined) after.lists.forEach((slots, list) => {
-    const old = before?.lists[list] ?? []
-    const map = endpointMap(front, list)
-    for (let i = 0; i < slots.length; i++) if (!same(slots[i], old[i])) batch.add(map, slotKey(front, i), endpointData(slots[i]!, front.family))
-  })
+  if (shape.forwarder === undefined)
+    after.lists.forEach((slots, list) => {
+      const old = before?.lists[list] ?? []
+      const map = endpointMap(front, list)
+      for (let i = 0; i < slots.length; i++) if (!same(slots[i], old[i])) batch.add(map, slotKey(front, i), endpointData(slots[i]!, front.family))
+    })
   if (before?.chain !== after.chain) batch.add(verdictMap(front), key, { goto: after.chain })
 }
 

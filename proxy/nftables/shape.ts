@@ -1,8 +1,31 @@
 import { createHash } from 'node:crypto'
 import { familyOf, ipBytes, network, type Cidr, type Ip, type IpFamily } from '../../lib/ip.ts'
 import {
-  addressKind, bitwise, compare, conntrackStatus, DNAT, dnat, LOCAL, lookup, lookupMap, masquerade, meta, numgen, payload, register, reject, remember, setMark, typeOf, types, u32, verdict,
-  type Expression, type NftBatch, type SetSpec, type Verdict,
+  addressKind,
+  bitwise,
+  compare,
+  conntrackStatus,
+  DNAT,
+  dnat,
+  LOCAL,
+  lookup,
+  lookupMap,
+  masquerade,
+  meta,
+  numgen,
+  payload,
+  register,
+  reject,
+  remember,
+  setMark,
+  typeOf,
+  types,
+  u32,
+  verdict,
+  type Expression,
+  type NftBatch,
+  type SetSpec,
+  type Verdict,
 } from '../../linux/netlink/nftables.ts'
 import type { Endpoint, Front, NodeFacts, Protocol, Route, ServiceTable } from '../table.ts'
 
@@ -49,7 +72,15 @@ const protocolNumber: Readonly<Record<Protocol, number>> = { TCP: 6, UDP: 17, SC
 export class Shape {
   readonly family: IpFamily
   readonly facts: NodeFacts
-  readonly #chains = new Map<string, { readonly needs: readonly string[]; readonly sets: readonly SetSpec[]; readonly elements: readonly (readonly [set: string, key: Uint8Array, verdict: Verdict])[]; readonly rules: readonly (readonly Expression[])[] }>()
+  readonly #chains = new Map<
+    string,
+    {
+      readonly needs: readonly string[]
+      readonly sets: readonly SetSpec[]
+      readonly elements: readonly (readonly [set: string, key: Uint8Array, verdict: Verdict])[]
+      readonly rules: readonly (readonly Expression[])[]
+    }
+  >()
   readonly #a: number // octets of an address
   readonly #r: ReturnType<typeof registers>
 
@@ -165,7 +196,15 @@ export class Shape {
     const ports = [...this.#portKey(), lookupMap('ports', r.first, 0)]
     const nodePorts: readonly (readonly Expression[])[] =
       facts.nodePortAddresses === 'all'
-        ? [[this.#destination(r.first), ...(family === 4 ? [bitwise(r.first, Uint8Array.of(255, 0, 0, 0), zero), compare(r.first, Uint8Array.of(127, 0, 0, 0), true)] : [compare(r.first, ipBytes('::1')!, true)]), addressKind(r.first, 'destination'), compare(r.first, LOCAL), ...ports]]
+        ? [
+            [
+              this.#destination(r.first),
+              ...(family === 4 ? [bitwise(r.first, Uint8Array.of(255, 0, 0, 0), zero), compare(r.first, Uint8Array.of(127, 0, 0, 0), true)] : [compare(r.first, ipBytes('::1')!, true)]),
+              addressKind(r.first, 'destination'),
+              compare(r.first, LOCAL),
+              ...ports,
+            ],
+          ]
         : facts.nodePortAddresses.filter((ip) => familyOf(ip) === family).map((ip) => [this.#destination(r.first), compare(r.first, ipBytes(ip)!), ...ports])
     // A refusal of this machine's own packets goes to the bound address they came from, and must not be refused itself.
     const bound: readonly (readonly Expression[])[] =
@@ -173,7 +212,14 @@ export class Shape {
         ? []
         : [
             [meta(r.first, 'l4proto'), compare(r.first, Uint8Array.of(family === 4 ? 1 : 58)), verdict('accept')],
-            [meta(r.first, 'l4proto'), compare(r.first, Uint8Array.of(6)), payload(r.first, 'transport', 13, 1), bitwise(r.first, Uint8Array.of(4), Uint8Array.of(0)), compare(r.first, Uint8Array.of(0), true), verdict('accept')],
+            [
+              meta(r.first, 'l4proto'),
+              compare(r.first, Uint8Array.of(6)),
+              payload(r.first, 'transport', 13, 1),
+              bitwise(r.first, Uint8Array.of(4), Uint8Array.of(0)),
+              compare(r.first, Uint8Array.of(0), true),
+              verdict('accept'),
+            ],
           ]
     return [
       // A reject by ICMP is rate-limited: of quick tries some would time out. A reset is not.
@@ -181,7 +227,16 @@ export class Shape {
       { name: 'dropped', rules: [[verdict('drop')]] },
       // A ClusterIP's other ports are refused, addresses of the range that nobody has are dropped.
       { name: 'cluster', rules: [services, wrongPort, [verdict('drop')]] },
-      { name: 'pick', rules: [...ranges.map((c) => [...this.#inside('destination', c), verdict({ goto: 'cluster' })]), services, ...(this.forwarder === undefined && ranges.length === 0 ? [wrongPort] : []), ...nodePorts, ...(this.forwarder === undefined ? [] : [wrongPort])] },
+      {
+        name: 'pick',
+        rules: [
+          ...ranges.map((c) => [...this.#inside('destination', c), verdict({ goto: 'cluster' })]),
+          services,
+          ...(this.forwarder === undefined && ranges.length === 0 ? [wrongPort] : []),
+          ...nodePorts,
+          ...(this.forwarder === undefined ? [] : [wrongPort]),
+        ],
+      },
       {
         name: 'masquerading',
         rules: [
@@ -192,7 +247,11 @@ export class Shape {
       },
       { name: 'prerouting', hook: { at: 'prerouting', type: 'nat', priority: -100 }, rules: [[verdict({ jump: 'pick' })]] },
       { name: 'output', hook: { at: 'output', type: 'nat', priority: -100 }, rules: [[verdict({ jump: 'pick' })]] },
-      { name: 'postrouting', hook: { at: 'postrouting', type: 'nat', priority: 100 }, rules: [[...(this.forwarder === undefined ? [conntrackStatus(r.first), bitwise(r.first, DNAT, zero), compare(r.first, zero, true)] : []), verdict({ goto: 'masquerading' })]] },
+      {
+        name: 'postrouting',
+        hook: { at: 'postrouting', type: 'nat', priority: 100 },
+        rules: [[...(this.forwarder === undefined ? [conntrackStatus(r.first), bitwise(r.first, DNAT, zero), compare(r.first, zero, true)] : []), verdict({ goto: 'masquerading' })]],
+      },
     ]
   }
 
@@ -222,7 +281,11 @@ export class Shape {
     return this.#chain(
       `${base}${n}`,
       slots,
-      () => [...slots.map((chain, i) => [...this.#clientKey(), lookup(`sticky-${i}`, this.#r.first), verdict({ goto: chain })]), [numgen(this.#r.first, 'random', n), lookupMap(choice.name, this.#r.first, 0)], [verdict({ goto: 'dropped' })]],
+      () => [
+        ...slots.map((chain, i) => [...this.#clientKey(), lookup(`sticky-${i}`, this.#r.first), verdict({ goto: chain })]),
+        [numgen(this.#r.first, 'random', n), lookupMap(choice.name, this.#r.first, 0)],
+        [verdict({ goto: 'dropped' })],
+      ],
       [choice],
       slots.map((chain, i) => [choice.name, u32(i), { goto: chain }] as const),
     )
@@ -263,7 +326,13 @@ export class Shape {
     return this.#chain(name, [target], () => [...sources.filter((c) => familyOf(c) === this.family).map((c) => [...this.#inside('source', c), verdict({ goto: target })]), [verdict('drop')]])
   }
 
-  #chain(name: string, needs: readonly string[], rules: () => readonly (readonly Expression[])[], sets: readonly SetSpec[] = [], elements: readonly (readonly [string, Uint8Array, Verdict])[] = []): string {
+  #chain(
+    name: string,
+    needs: readonly string[],
+    rules: () => readonly (readonly Expression[])[],
+    sets: readonly SetSpec[] = [],
+    elements: readonly (readonly [string, Uint8Array, Verdict])[] = [],
+  ): string {
     if (!this.#chains.has(name)) this.#chains.set(name, { needs, sets, elements, rules: rules() })
     return name
   }

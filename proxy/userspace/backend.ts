@@ -129,7 +129,8 @@ export class UserspaceBackend implements Backend {
         const rule = object.rule as { readonly chain: string } | undefined
         if (rule !== undefined) chains.set(rule.chain, (chains.get(rule.chain) ?? 0) + 1)
       }
-      for (const [name, elements] of rules.elements) if (!name.startsWith('ranges') && have.get(name) !== elements.size) wrong.push(`${name} of table ${tableName} has ${have.get(name) ?? 'no'} elements, not ${elements.size}`)
+      for (const [name, elements] of rules.elements)
+        if (!name.startsWith('ranges') && have.get(name) !== elements.size) wrong.push(`${name} of table ${tableName} has ${have.get(name) ?? 'no'} elements, not ${elements.size}`)
       for (const [name, count] of [['prerouting', 1], ['output', 1], ['fronts', 14], ...[...rules.chains].map(([n, body]) => [n, body.length] as const)] as const)
         if (chains.get(name) !== count) wrong.push(`chain ${name} of table ${tableName} has ${chains.get(name) ?? 'no'} rules, not ${count}`)
       const netlink = this.#kernel.netlink('route')

@@ -17,12 +17,16 @@ test('bytes, ends and their order survive every seed, spliced or copied, whichev
     const balance = new Balance(driver.random)
     balance.set([endpoint('10.0.0.1'), endpoint('10.0.0.2'), endpoint('10.0.0.3')], undefined)
     const c = counts()
-    await driver.listen({ host: '10.0.0.3', port: 80 }, () => new Referee({ data: (r, b, from, to) => void (r.wire.write(b, from, to) || r.wire.pause()), drain: (r) => r.wire.resume(), eof: (r) => r.wire.end() }))
+    await driver.listen(
+      { host: '10.0.0.3', port: 80 },
+      () => new Referee({ data: (r, b, from, to) => void (r.wire.write(b, from, to) || r.wire.pause()), drain: (r) => r.wire.resume(), eof: (r) => r.wire.end() }),
+    )
     await driver.listen({ host: '', port: 1 }, () => new Forwarded(driver, balance, c))
     const client = new Referee({ opened: (r) => (r.wire.write(body, 0, body.length), r.wire.end()) })
     driver.connect({ host: '10.9.9.9', port: 1 }, client)
     driver.settle()
-    if (!Buffer.concat(client.parts).equals(body) || client.why !== '' || c.open !== 0 || driver.wires.size !== 0 || client.wrong !== undefined) t.fail(`seed ${seed}: ${client.bytes} bytes, why ${client.why}, ${c.open} open`)
+    if (!Buffer.concat(client.parts).equals(body) || client.why !== '' || c.open !== 0 || driver.wires.size !== 0 || client.wrong !== undefined)
+      t.fail(`seed ${seed}: ${client.bytes} bytes, why ${client.why}, ${c.open} open`)
   }
   t.pass('40 seeds')
 })
@@ -73,7 +77,8 @@ test('a reset goes through in both directions, at any time', async (t) => {
     else servers[0]!.wire.abort()
     driver.settle()
     const other = clientFirst ? servers[0] : client
-    if (driver.wires.size !== 0 || c.open !== 0 || (other !== undefined && other.state !== 'new' && other.why?.startsWith('ECONNRESET') !== true)) t.fail(`seed ${seed}: ${driver.wires.size} wires, ${c.open} open, ${other?.state} ${other?.why}`)
+    if (driver.wires.size !== 0 || c.open !== 0 || (other !== undefined && other.state !== 'new' && other.why?.startsWith('ECONNRESET') !== true))
+      t.fail(`seed ${seed}: ${driver.wires.size} wires, ${c.open} open, ${other?.state} ${other?.why}`)
   }
   t.pass('30 seeds')
 })

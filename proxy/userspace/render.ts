@@ -138,8 +138,20 @@ export function difference(have: Rules, want: Rules): string {
   const written = [...want.chains].filter(([name, body]) => !same(have.chains.get(name), body))
   for (const [name, wanted] of want.elements) {
     const there = have.elements.get(name)!
-    remove.push(change('delete', name, [...there].filter(([e, v]) => wanted.get(e) !== v).map(([e]) => [e, ''])))
-    add.push(change('add', name, [...wanted].filter(([e, v]) => there.get(e) !== v)))
+    remove.push(
+      change(
+        'delete',
+        name,
+        [...there].filter(([e, v]) => wanted.get(e) !== v).map(([e]) => [e, '']),
+      ),
+    )
+    add.push(
+      change(
+        'add',
+        name,
+        [...wanted].filter(([e, v]) => there.get(e) !== v),
+      ),
+    )
   }
   return [
     ...written.map(([name, body]) => `add chain inet ${tableName} ${name}\nflush chain inet ${tableName} ${name}\n${body.map((l) => `add rule inet ${tableName} ${name} ${l}\n`).join('')}`),

@@ -8,12 +8,7 @@ const defaultBuffer = 4 * 1024 * 1024
 const lookAgain = 5000
 
 /** Binds a datagram socket on `node:dgram`; on a wildcard address one for every address of the machine. */
-export async function bindDatagrams(
-  at: Address | Descriptor,
-  received: (batch: Batch, bound: Bound) => void,
-  how: BindOptions,
-  gone: (bound: Bound) => void,
-): Promise<Bound> {
+export async function bindDatagrams(at: Address | Descriptor, received: (batch: Batch, bound: Bound) => void, how: BindOptions, gone: (bound: Bound) => void): Promise<Bound> {
   if (how.transparent === true || how.originalDestination === true) throw new SocketError('bind', at, 'ENOTSUP')
   if (how.client !== true && how.connect === undefined && !('fd' in at) && (at.host === '' || at.host === '0.0.0.0' || at.host === '::')) return bindEverywhere(at, received, how, gone)
   const one = await open(at, how)

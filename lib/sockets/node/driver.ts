@@ -115,7 +115,7 @@ class NodeDriver implements Driver {
   }
 
   flush(fd: number, b: Buffer, n: number): void {
-    for (let done = 0; done < n; ) {
+    for (let done = 0; done < n;) {
       try {
         done += writeSync(fd, b, done, n - done)
       } catch (error) {

@@ -354,7 +354,7 @@ export const streams: readonly Case[] = [
       const server = await s.server()
       const chunk = noise(16_384)
       let sent = 0
-      for (let stuck = false; !stuck; ) {
+      for (let stuck = false; !stuck;) {
         const before = c.drains
         let refused = false
         c.call(() => {
@@ -420,20 +420,18 @@ export const streams: readonly Case[] = [
       assert.match(server.why!, /^ECONNRESET/)
     }),
   },
-  ...(['opened', 'data', 'eof'] as const).map(
-    (when): Case => ({
-      name: `an abort from inside ${when} ends the connection`,
-      run: staged(async (s) => {
-        const port = await s.listen({ [when]: (r: Referee) => r.wire.abort() })
-        const c = s.connect(port)
-        c.call(() => (all(c.wire, 'x'), c.wire.end()))
-        const server = await s.server()
-        await Promise.all([server.until(() => server.state === 'closed'), c.until(() => c.state === 'closed')])
-        assert.equal(server.why, 'aborted')
-        assert.match(c.why!, /^(ECONNRESET|EPIPE|$)/)
-      }),
+  ...(['opened', 'data', 'eof'] as const).map((when): Case => ({
+    name: `an abort from inside ${when} ends the connection`,
+    run: staged(async (s) => {
+      const port = await s.listen({ [when]: (r: Referee) => r.wire.abort() })
+      const c = s.connect(port)
+      c.call(() => (all(c.wire, 'x'), c.wire.end()))
+      const server = await s.server()
+      await Promise.all([server.until(() => server.state === 'closed'), c.until(() => c.state === 'closed')])
+      assert.equal(server.why, 'aborted')
+      assert.match(c.why!, /^(ECONNRESET|EPIPE|$)/)
     }),
-  ),
+  })),
   {
     name: 'an abort before the connection is made is told as closed, without opened',
     run: staged(async (s) => {
@@ -488,11 +486,14 @@ export const streams: readonly Case[] = [
     name: 'a port in use is an error that names address and port',
     run: staged(async (s) => {
       const port = await s.listen({})
-      await assert.rejects(s.f.driver.listen({ host: '127.0.0.1', port }, () => new Referee()), (error: Error & { code?: string }) => {
-        assert.equal(error.code, 'EADDRINUSE')
-        assert.match(error.message, new RegExp(`127\\.0\\.0\\.1:${port}`))
-        return true
-      })
+      await assert.rejects(
+        s.f.driver.listen({ host: '127.0.0.1', port }, () => new Referee()),
+        (error: Error & { code?: string }) => {
+          assert.equal(error.code, 'EADDRINUSE')
+          assert.match(error.message, new RegExp(`127\\.0\\.0\\.1:${port}`))
+          return true
+        },
+      )
     }),
   },
   {
@@ -692,7 +693,10 @@ export const datagrams: readonly Case[] = [
       })
       for (let i = 0; i < 10; i++) assert.equal(send(client, `q${i}`, server), true)
       await within('ten answers', all)
-      assert.deepEqual(got.sort(), Array.from({ length: 10 }, (_, i) => `q${i}!`))
+      assert.deepEqual(
+        got.sort(),
+        Array.from({ length: 10 }, (_, i) => `q${i}!`),
+      )
       client.close()
       server.close()
     },
@@ -754,7 +758,10 @@ export const datagrams: readonly Case[] = [
       for (const host of ['127.0.0.1', '']) {
         const first = await driver.bind({ host, port: 0 }, () => {})
         const port = first.address.port
-        await assert.rejects(driver.bind({ host, port }, () => {}), (error: Error & { code?: string }) => error.code === 'EADDRINUSE' && error.message.includes(String(port)))
+        await assert.rejects(
+          driver.bind({ host, port }, () => {}),
+          (error: Error & { code?: string }) => error.code === 'EADDRINUSE' && error.message.includes(String(port)),
+        )
         first.close()
       }
     },

@@ -62,7 +62,12 @@ function randomFront(random: () => number, family: 4 | 6): Front {
   const pods: Route = { from: 'pods here', outcome: cluster, masquerade: 'hairpin only' }
   const kind = random()
   const n = 1 + below(20)
-  const at: Front['at'] = kind < 0.6 ? { address: (family === 4 ? `172.30.0.${n}` : `fd00:30::${n}`) as Ip, port: 80, kind: 'cluster' } : kind < 0.8 ? { nodePort: 30_000 + n, kind: 'node' } : { address: (family === 4 ? `203.0.113.${n}` : `fd00:203::${n}`) as Ip, port: 443, kind: 'loadBalancer' }
+  const at: Front['at'] =
+    kind < 0.6
+      ? { address: (family === 4 ? `172.30.0.${n}` : `fd00:30::${n}`) as Ip, port: 80, kind: 'cluster' }
+      : kind < 0.8
+        ? { nodePort: 30_000 + n, kind: 'node' }
+        : { address: (family === 4 ? `203.0.113.${n}` : `fd00:203::${n}`) as Ip, port: 443, kind: 'loadBalancer' }
   const routes: readonly Route[] =
     cluster.kind === 'reject'
       ? [{ from: 'anyone', outcome: cluster, masquerade: 'hairpin only' }]
