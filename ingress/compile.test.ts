@@ -187,8 +187,8 @@ void test('a table made step by step is the table made at once, and what did not
 })
 
 void test('any change may follow any other: the table is what a fresh compiler makes of the same objects', async (t) => {
-  const seed = Number(process.env.SEED ?? Date.now() % 1_000_000)
-  t.comment(`SEED=${seed}`)
+  const seed = Number(process.env.TEST_SEED ?? Date.now() % 1_000_000)
+  t.comment(`TEST_SEED=${seed}`)
   const random = seeded(seed)
   const below = (n: number): number => Math.floor(random() * n)
   const authority = testAuthority()

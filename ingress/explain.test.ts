@@ -31,8 +31,8 @@ void test('which rule, which endpoint, and why not the others', async (t) => {
 })
 
 void test('for random objects and requests, what is explained is what the server does', async (t) => {
-  const seed = Number(process.env.SEED ?? Date.now() % 1_000_000)
-  t.comment(`SEED=${seed}`)
+  const seed = Number(process.env.TEST_SEED ?? Date.now() % 1_000_000)
+  t.comment(`TEST_SEED=${seed}`)
   const random = seeded(seed)
   const pick = <T>(list: readonly T[]): T => list[Math.floor(random() * list.length)]!
   const annotations = [

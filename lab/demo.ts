@@ -19,7 +19,10 @@ const patience = 20_000
 export const demoCommand = command({
   name: 'demo',
   summary: 'Shows everything working, step by step, in a lab of its own.',
-  flags: { nodes: { type: 'number', help: 'how many nodes', default: 3 } },
+  flags: {
+    nodes: { type: 'number', help: 'how many nodes', default: 3 },
+    sockets: { type: 'string', help: 'what carries bytes in the parts', oneOf: ['auto', 'epoll', 'node'], default: 'auto' },
+  },
   run: async ({ values }, context) => {
     const tour = new Tour(context)
     const name = readRecord(statePaths('default')) === undefined ? 'default' : 'demo'
@@ -27,7 +30,7 @@ export const demoCommand = command({
     let lab: Up | undefined
     const scratch = mkdtempSync(join(tmpdir(), 'switchyard-demo-'))
     try {
-      lab = await firstStep(tour, name, values.nodes)
+      lab = await firstStep(tour, name, values.nodes, values.sockets)
       const steps = [theService, byName, everyMode, theIngress, aPodIsKilled]
       for (const step of steps) await step(tour, { lab, name, scratch })
       tour.say(`\n${tour.good('All six steps did what they say')}, in ${seconds(performance.now() - began)}. The lab is taken down.`)
@@ -51,11 +54,11 @@ interface Place {
   readonly scratch: string
 }
 
-async function firstStep(tour: Tour, name: string, nodes: number): Promise<Up> {
+async function firstStep(tour: Tour, name: string, nodes: number, sockets: string): Promise<Up> {
   tour.title('A lab of several nodes, each a network of its own on this machine')
-  tour.typed(`switchyard lab up --nodes ${nodes} --publish 8080:ingress`)
+  tour.typed(`switchyard lab up --nodes ${nodes} --publish 8080:ingress${sockets === 'auto' ? '' : ` --sockets ${sockets}`}`)
   const began = performance.now()
-  const t = topology({ name, nodes })
+  const t = topology({ name, nodes, sockets })
   const lab = await up(t, { publish: [{ host: '127.0.0.1', port: 8080, to: 'ingress', orAny: true }], progress: (what, ms) => tour.detail(`${seconds(ms).padStart(6)}  ${what}`), signal: tour.signal })
   tour.env = { KUBECONFIG: lab.paths.kubeconfig }
   tour.labFlag = name === 'default' ? [] : ['--lab', name]

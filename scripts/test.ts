@@ -81,7 +81,7 @@ for (const ring of values.long ? [long] : rings) {
   )
 }
 
-if (passed + failures.length === 0) failures.push('no test was found')
+if (passed + failures.length + skips.length === 0) failures.push('no test was found')
 console.log(['', ...table].join('\n'))
 for (const s of skips) console.log(`skipped  ${s}`)
 for (const f of failures) console.log(`FAILED   ${f}`)
@@ -137,6 +137,11 @@ function runFile(file: string): Promise<Outcome> {
     let output = ''
     const parser = new Parser({}, (results) => {
       if (!results.ok && failed.length === 0) failed.push(results.bailout === false ? 'the plan was not kept' : String(results.bailout))
+    })
+    // A whole file may say why it cannot run here.
+    parser.on('complete', (results) => {
+      const reason = results.plan.skipReason.replace(/^SKIP\s*/i, '')
+      if (results.plan.skipAll && reason !== '') skipped.push(reason)
     })
     parser.on('assert', (a: Result) => {
       if (a.skip !== false) skipped.push(`${a.name}${typeof a.skip === 'string' ? `: ${a.skip}` : ''}`)

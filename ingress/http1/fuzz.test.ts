@@ -145,8 +145,8 @@ const good = [
 ]
 
 void test('the parser and a naive second one agree on every message and where it ends', async (t) => {
-  const seed = Number(process.env.SEED ?? Date.now() % 1_000_000)
-  t.comment(`SEED=${seed}`)
+  const seed = Number(process.env.TEST_SEED ?? Date.now() % 1_000_000)
+  t.comment(`TEST_SEED=${seed}`)
   const random = seeded(seed)
   const pick = <T>(list: readonly T[]): T => list[Math.floor(random() * list.length)]!
   const counts = { done: 0, more: 0, refused: 0 }

@@ -80,13 +80,16 @@ export async function inside(file: string, options: VmOptions = {}): Promise<boo
 
 const quoted = (word: string): string => `'${word.replaceAll("'", `'\\''`)}'`
 
+/** Of our own environment: where the caches are, and what a test is told. */
+const handedOn = ['XDG_CACHE_HOME', 'TEST_SEED', 'TEST_LONG', 'TAP_TIMEOUT']
+
 function start(command: readonly string[], options: VmOptions): string {
   const env = {
     PATH: `${process.env.PATH ?? '/usr/sbin:/usr/bin:/sbin:/bin'}:/usr/sbin:/sbin:/run/vm/bin`,
     HOME: process.env.HOME ?? '/root',
     TERM: 'dumb',
     SWITCHYARD_VM: '1',
-    ...(process.env.XDG_CACHE_HOME === undefined ? {} : { XDG_CACHE_HOME: process.env.XDG_CACHE_HOME }),
+    ...Object.fromEntries(handedOn.flatMap((name) => (process.env[name] === undefined ? [] : [[name, process.env[name]]]))),
     ...options.env,
   }
   return [

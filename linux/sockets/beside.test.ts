@@ -82,8 +82,8 @@ function draw(random: () => number, pairs: number): Operation {
 }
 
 test('the same operations in the same order are seen the same on memory and on epoll', async (t) => {
-  const first = process.env.SEED === undefined ? Math.floor(Math.random() * 1e6) : Number(process.env.SEED)
-  t.comment(`seeds from ${first}; SEED=${first} runs them again`)
+  const first = process.env.TEST_SEED === undefined ? Math.floor(Math.random() * 1e6) : Number(process.env.TEST_SEED)
+  t.comment(`seeds from ${first}; TEST_SEED=${first} runs them again`)
   const probe = await openEpoll()
   if (typeof probe === 'string') return void t.pass(probe, { skip: probe })
   await probe.close()

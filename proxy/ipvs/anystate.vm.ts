@@ -18,7 +18,7 @@ if (await inside(import.meta.filename)) {
   root.setTimeout(300_000)
   const signal = new AbortController().signal
   const kernel = realKernel({ openNetlink })
-  const seed = Number(process.env.SWITCHYARD_SEED ?? Math.floor(Math.random() * 1e6))
+  const seed = Number(process.env.TEST_SEED ?? Math.floor(Math.random() * 1e6))
   execFileSync('sh', ['-c', 'ip link add lan type bridge; ip addr add 192.168.50.1/24 dev lan; ip link set lan up'])
 
   test(`any state follows any state in Linux ${release()} (seed ${seed})`, { timeout: 180_000 }, async (t) => {

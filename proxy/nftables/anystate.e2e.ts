@@ -13,7 +13,7 @@ import { tables } from './testing/tables.ts'
 if (insideNamespaces(import.meta.filename)) {
   const { test } = await import('tap')
   const signal = new AbortController().signal
-  const seed = Number(process.env.SWITCHYARD_SEED ?? Math.floor(Math.random() * 1e6))
+  const seed = Number(process.env.TEST_SEED ?? Math.floor(Math.random() * 1e6))
   const count = Number(process.env.SWITCHYARD_TABLES ?? 60)
   execFileSync('ip', ['netns', 'add', 'fresh'])
   const fresh = '/run/netns/fresh'
