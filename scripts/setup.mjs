@@ -30,6 +30,7 @@ const neededForTests = [
   { program: 'cpio', package: 'cpio', why: 'a kernel with IPVS' },
   { program: 'depmod', package: 'kmod', why: 'a kernel with IPVS' },
   { program: 'xz', package: 'xz-utils', why: 'a kernel with IPVS' },
+  { program: 'wrk', package: 'wrk', why: 'load for lab compare' },
 ]
 
 await npmPackages()
