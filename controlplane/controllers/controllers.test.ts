@@ -175,6 +175,22 @@ test('each node gets a range of its own, of both families', async (t) => {
   t.strictSame(given.toSorted(), ['10.244.0.0/24,fd00:10:244::/64', '10.244.1.0/24', '10.244.2.0/24,fd00:10:244:1::/64'])
 })
 
+test('many nodes at once get different parts, even while the watch says nothing and answers are lost', async (t) => {
+  const api = await FakeApi.start()
+  const ended = new AbortController()
+  t.teardown(async () => {
+    ended.abort()
+    await api.close()
+  })
+  const names = Array.from({ length: 60 }, (_, i) => `n${i}`)
+  api.putAll(names.map((n) => node(n)))
+  api.misbehave({ trouble: 'silence', verbs: ['watch'], resource: 'nodes' })
+  api.misbehave({ trouble: 'lost answer', verbs: ['patch'], resource: 'nodes', times: 3 })
+  await startControllers({ client: await api.client(), log: silent, signal: ended.signal, only: [podCidrs], options: { clusterCIDRs: ['10.244.0.0/16'], serviceCIDRs: [] } })
+  await api.until(() => api.all(nodes).every((n) => n.spec?.podCIDR !== undefined))
+  t.equal(new Set(api.all(nodes).map((n) => n.spec!.podCIDR)).size, names.length)
+})
+
 test('when no range is left a node waits for one that goes', async (t) => {
   const api = await running(t, [podCidrs], [node('n1'), node('n2'), node('n3')], { clusterCIDRs: ['10.244.0.0/23'] })
   await api.until(() => api.all(events).some((e) => e.reason === 'CIDRNotAvailable'))

@@ -13,10 +13,14 @@ export const podCidrs: Controller = {
     const ranges = options.clusterCIDRs.map((text) => network(text)).filter((n) => n !== undefined)
     const work = queue('podcidrs', sync)
     const waiting = new Set<string>()
+    // What was given away and is not yet seen: a watch that lags must not make us give it twice.
+    const given = new Map<string, { readonly uid: string | undefined; readonly podCIDRs: readonly string[] }>()
     all.on((now, before) => {
+      const name = (now ?? before)!.metadata.name
+      if (now === undefined || cidrsOf(now).length > 0 || now.metadata.uid !== given.get(name)?.uid) given.delete(name)
       if (now !== undefined && cidrsOf(now).length === 0) work.add(now.metadata.name)
       // A node that goes leaves its part to one that waits.
-      if (now === undefined && before !== undefined) for (const name of waiting) work.add(name)
+      if (now === undefined && before !== undefined) for (const other of waiting) work.add(other)
     })
 
     async function sync(name: string): Promise<void> {
@@ -24,8 +28,10 @@ export const podCidrs: Controller = {
       waiting.delete(name)
       if (node === undefined || cidrsOf(node).length > 0) return
       const taken = [...all.objects.values()].flatMap(cidrsOf)
-      const podCIDRs: string[] = []
-      for (const range of ranges) {
+      for (const [other, { podCIDRs: theirs }] of given) if (other !== name) taken.push(...theirs)
+      // An answer that was lost may have been a yes: the same again.
+      const podCIDRs: string[] = [...(given.get(name)?.podCIDRs ?? [])]
+      for (const range of podCIDRs.length > 0 ? [] : ranges) {
         const bits = range.family === 4 ? (options.nodeCidrMaskSize ?? 24) : (options.nodeCidrMaskSizeIPv6 ?? 64)
         const part = freePart(range, bits, taken)
         if (part === undefined) {
@@ -37,12 +43,13 @@ export const podCidrs: Controller = {
         podCIDRs.push(part)
       }
       if (podCIDRs.length === 0) return
+      given.set(name, { uid: node.metadata.uid, podCIDRs })
       try {
         // Only this very node; the API refuses to change ranges once there are some.
-        const written = await client.patch(nodes, name, undefined, { metadata: { uid: node.metadata.uid }, spec: { podCIDR: podCIDRs[0], podCIDRs } }, 'merge', { signal })
-        await all.shows(written)
+        await client.patch(nodes, name, undefined, { metadata: { uid: node.metadata.uid }, spec: { podCIDR: podCIDRs[0], podCIDRs } }, 'merge', { signal })
       } catch (error) {
         if (!isNotFound(error) && !isConflict(error)) throw error
+        given.delete(name)
         work.addAfter(name, 20)
       }
     }
