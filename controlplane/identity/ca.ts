@@ -1,5 +1,5 @@
-import { createPrivateKey, createPublicKey, webcrypto, X509Certificate as NodeCertificate, type KeyObject } from 'node:crypto'
-import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { createPrivateKey, createPublicKey, randomUUID, webcrypto, X509Certificate as NodeCertificate, type KeyObject } from 'node:crypto'
+import { chmodSync, existsSync, linkSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import './reflect.ts'
 import {
@@ -39,8 +39,8 @@ export interface Authority {
 export async function authority(dir: string): Promise<Authority> {
   mkdirSync(dir, { recursive: true, mode: 0o700 })
   const files = { certificate: join(dir, 'ca.crt'), key: join(dir, 'ca.key'), token: join(dir, 'sa.key') }
-  if (!existsSync(files.key) || !existsSync(files.certificate)) await make(files)
-  if (!existsSync(files.token)) save(files.token, await exported((await crypto.subtle.generateKey(algorithm, true, ['sign', 'verify'])).privateKey), 0o600)
+  if (!existsSync(files.certificate)) await make(files)
+  if (!existsSync(files.token)) first(files.token, await exported((await crypto.subtle.generateKey(algorithm, true, ['sign', 'verify'])).privateKey))
   const certificate = readFileSync(files.certificate, 'utf8')
   const issuer = new X509Certificate(certificate)
   const signingKey = await imported(readFileSync(files.key, 'utf8'))
@@ -78,8 +78,13 @@ export async function authority(dir: string): Promise<Authority> {
   }
 }
 
+// Of several that start at once on an empty folder one key wins; all certify that one, and one certificate wins.
 async function make(files: { readonly certificate: string; readonly key: string }): Promise<void> {
-  const keys = await crypto.subtle.generateKey(algorithm, true, ['sign', 'verify'])
+  if (!existsSync(files.key)) first(files.key, await exported((await crypto.subtle.generateKey(algorithm, true, ['sign', 'verify'])).privateKey))
+  const pem = readFileSync(files.key, 'utf8')
+  const spki = createPublicKey(pem).export({ type: 'spki', format: 'der' })
+  const publicHalf = await crypto.subtle.importKey('spki', new Uint8Array(spki), algorithm, true, ['verify'])
+  const keys = { privateKey: await imported(pem), publicKey: publicHalf }
   const cert = await X509CertificateGenerator.createSelfSigned(
     {
       serialNumber: serial(),
@@ -96,15 +101,21 @@ async function make(files: { readonly certificate: string; readonly key: string 
     },
     crypto,
   )
-  save(files.key, await exported(keys.privateKey), 0o600)
-  save(files.certificate, `${cert.toString('pem')}\n`, 0o600)
+  first(files.certificate, `${cert.toString('pem')}\n`)
 }
 
-// Beside, then renamed: a start that was cut short leaves no half of a key.
-function save(file: string, text: string, mode: number): void {
-  writeFileSync(`${file}.new`, text, { mode })
-  chmodSync(`${file}.new`, mode)
-  renameSync(`${file}.new`, file)
+/** Makes `file` with all of `text`, mode 0600, unless it is there; written beside and linked, so that nobody sees half of it and the first one stays. */
+function first(file: string, text: string): void {
+  const beside = `${file}.${process.pid}.${randomUUID()}.new`
+  writeFileSync(beside, text, { mode: 0o600, flag: 'wx' })
+  chmodSync(beside, 0o600)
+  try {
+    linkSync(beside, file)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+  } finally {
+    rmSync(beside, { force: true })
+  }
 }
 
 const serial = (): string => Buffer.from(crypto.getRandomValues(new Uint8Array(16)).map((b: number, i: number) => (i === 0 ? (b & 0x7f) | 0x40 : b))).toString('hex')

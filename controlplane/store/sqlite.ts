@@ -1,3 +1,4 @@
+import { chmodSync, closeSync, openSync } from 'node:fs'
 import { DatabaseSync, type StatementSync } from 'node:sqlite'
 import { Compacted, Conflict, type Bytes, type Change, type Page, type Progress, type Revision, type Seconds, type Store, type Stored } from './seam.ts'
 
@@ -52,6 +53,17 @@ export class SqliteStore implements Store {
 
   constructor(file: string, options: SqliteOptions = {}) {
     this.#options = options
+    // Secrets are in it: nobody else may read it, nor the files that SQLite makes beside it with the same mode.
+    if (file !== ':memory:') {
+      closeSync(openSync(file, 'a', 0o600))
+      for (const f of [file, `${file}-wal`, `${file}-shm`]) {
+        try {
+          chmodSync(f, 0o600)
+        } catch (error) {
+          if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+        }
+      }
+    }
     this.#db = new DatabaseSync(file)
     const db = this.#db
     // One process owns the file: a second one fails here instead of giving revisions twice.
