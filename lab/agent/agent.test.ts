@@ -2,13 +2,14 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test, type Test } from 'tap'
-import { connect } from '../../kube/client.ts'
+import { connect, type Client } from '../../kube/client.ts'
 import { parseKubeconfig } from '../../kube/credentials.ts'
 import { recorder } from '../../kube/events.ts'
 import type { Pod } from '../../kube/objects.ts'
 import { leases, nodes, pods } from '../../kube/resources.ts'
 import { FakeApi, type Order } from '../../kube/testing/api.ts'
 import { node, pod } from '../../kube/testing/builders.ts'
+import { underEachWrong } from '../../kube/testing/wrongs.ts'
 import { silent } from '../../lib/log.ts'
 import { Agent } from './agent.ts'
 import { keepAlive, register } from './node.ts'
@@ -64,12 +65,7 @@ class FakeRuntime implements Runtime {
   }
 }
 
-async function agentOf(t: Test) {
-  const api = await FakeApi.start()
-  const state = mkdtempSync(join(tmpdir(), 'switchyard-agent-'))
-  const ended = new AbortController()
-  const { signal } = ended
-  const client = connect(await parseKubeconfig(api.kubeconfigText()), { timeout: 500 })
+function agentOver(client: Client, state: string, signal: AbortSignal) {
   const runtime = new FakeRuntime()
   const routes: string[] = []
   const agent = new Agent({
@@ -85,18 +81,56 @@ async function agentOf(t: Test) {
     log: silent,
     signal,
   })
+  return { agent, runtime, routes }
+}
+
+const own = node('node1', { ip: '192.168.56.11', podCIDR: '10.244.0.0/24' })
+const isReady = (p: Pod | undefined): boolean => p?.status?.conditions?.some((c) => c.type === 'Ready' && c.status === 'True') === true
+
+async function agentOf(t: Test) {
+  const api = await FakeApi.start()
+  const state = mkdtempSync(join(tmpdir(), 'switchyard-agent-'))
+  const ended = new AbortController()
+  const { signal } = ended
+  const client = connect(await parseKubeconfig(api.kubeconfigText()), { timeout: 500 })
+  const { agent, runtime, routes } = agentOver(client, state, signal)
   t.teardown(async () => {
     ended.abort()
     client.close()
     await api.close()
     rmSync(state, { recursive: true, force: true })
   })
-  api.put(node('node1', { ip: '192.168.56.11', podCIDR: '10.244.0.0/24' }))
+  api.put(own)
   await agent.start()
   const get = (name: string): Pod | undefined => api.read(pods, `demo/${name}`)
-  const ready = (name: string): boolean => get(name)?.status?.conditions?.some((c) => c.type === 'Ready' && c.status === 'True') === true
+  const ready = (name: string): boolean => isReady(get(name))
   return { api, agent, runtime, client, routes, get, ready, signal }
 }
+
+void test('the agent under each wrong of the API', async (t) => {
+  const gone = pod('demo/gone', { node: 'node1' })
+  underEachWrong(t, 'what runs on the node', {
+    before: [own, pod('demo/kept', { node: 'node1' }), gone],
+    async start({ client, api, signal }) {
+      const state = t.testdir({})
+      const { agent, runtime, routes } = agentOver(client, state, signal)
+      await agent.start()
+      const ready = (name: string): boolean => isReady(api.read(pods, `demo/${name}`))
+      let begun = false
+      return {
+        settled: () => (begun ||= ready('kept') && ready('gone') && runtime.sandboxes.size === 2),
+        changed: () => ready('kept') && ready('come') && runtime.sandboxes.size === 2 && runtime.running.size === 2 && routes.at(-1) === '10.244.1.0/24 via 192.168.56.12',
+        // Nothing that ran for the Pod that nobody touched is ended: whatever ends belongs to the one that went.
+        serving: () => !begun || runtime.exits.size <= 1,
+      }
+    },
+    change(api) {
+      api.remove(api.read(pods, 'demo/gone')!)
+      api.put(pod('demo/come', { node: 'node1' }))
+      api.put(node('node2', { ip: '192.168.56.12', podCIDR: '10.244.1.0/24' }))
+    },
+  })
+})
 
 /** What can go wrong with the API, and what an agent survives. */
 const troubles: readonly [string, Order][] = [
