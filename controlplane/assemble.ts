@@ -28,6 +28,7 @@ import { namespaces } from './kinds/namespace.ts'
 import { pods } from './kinds/pod.ts'
 import { serviceaccounts } from './kinds/serviceaccount.ts'
 import { services } from './kinds/service.ts'
+import { servicecidrs } from './kinds/servicecidr.ts'
 import type { Options } from './options.ts'
 import { SqliteStore } from './store/sqlite.ts'
 
@@ -123,6 +124,7 @@ export async function assemble(parts: {
     ]),
   })
   await basics(rest, log)
+  await serviceRanges(rest, options['service-cidr'], log)
   aggregate(rest, cache, rbac, log)
   const keeping = setInterval(() => void keep(store, cache, log), 30_000)
   keeping.unref()
@@ -180,6 +182,19 @@ async function basics(rest: Rest, log: Log): Promise<void> {
     } catch (error) {
       log.warn('could not make a role', { name, error: explainError(error) })
     }
+  }
+}
+
+/** The ServiceCIDR `kubernetes` says which ranges this server gives addresses from. */
+async function serviceRanges(rest: Rest, cidrs: readonly string[], log: Log): Promise<void> {
+  const call = ownCall(servicecidrs, 'kubernetes')
+  const condition = { type: 'Ready', status: 'True', reason: '', message: 'Kubernetes Service CIDR is ready', lastTransitionTime: new Date().toISOString().replace(/\.\d+/, '') }
+  try {
+    const before = rest.find(servicecidrs, undefined, 'kubernetes')?.object
+    if (before === undefined) await rest.create(call, rest.decode(call, { metadata: { name: 'kubernetes' }, spec: { cidrs }, status: { conditions: [condition] } }))
+    else if (before['spec'].cidrs.join() !== cidrs.join()) await rest.update(call, (now) => ({ ...structuredClone(now), spec: { cidrs: [...cidrs] } }), { retry: true })
+  } catch (error) {
+    log.warn('could not say which ranges Services have', { error: explainError(error) })
   }
 }
 

@@ -1,3 +1,4 @@
+import { connect } from 'node:net'
 import tap, { test } from 'tap'
 import { folder, start } from '../testing/plane.ts'
 
@@ -55,6 +56,40 @@ test('an object has a uid, a version and a creation time, and is found again', a
   t.same([body.kind, body.apiVersion, body.data], ['ConfigMap', 'v1', { k: 'v' }])
   t.equal((await ask('POST', maps, { metadata: { name: 'c' } })).body.reason, 'AlreadyExists')
   t.equal((await ask('GET', `${maps}/none`)).body.message, 'configmaps "none" not found')
+})
+
+test('what needs a container runtime is refused in a sentence, also where the connection would change its protocol', async (t) => {
+  const { port } = new URL(plane.url)
+  for (const sub of ['exec', 'attach', 'portforward']) {
+    const path = `/api/v1/namespaces/a/pods/p/${sub}`
+    t.match(await ask('POST', path), { code: 405, body: { kind: 'Status', reason: 'MethodNotAllowed', message: `switchyard does not serve pods/${sub}` } })
+    const text = await new Promise<string>((resolve) => {
+      const socket = connect(Number(port), '127.0.0.1', () => socket.write(`GET ${path} HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n`))
+      let said = ''
+      socket.on('data', (part) => (said += part.toString()))
+      socket.on('close', () => resolve(said))
+    })
+    t.match(text, /^HTTP\/1\.1 405 /)
+    t.match(text, new RegExp(`"kind":"Status".*switchyard does not serve pods/${sub}`))
+  }
+})
+
+test('the range of Services is there to read, and nobody writes it', async (t) => {
+  const path = '/apis/networking.k8s.io/v1/servicecidrs'
+  const { body } = await ask('GET', path)
+  t.match(body.items, [{ metadata: { name: 'kubernetes' }, spec: { cidrs: ['10.96.0.0/16'] }, status: { conditions: [{ type: 'Ready', status: 'True' }] } }])
+  t.equal((await ask('POST', path, { metadata: { name: 'more' }, spec: { cidrs: ['10.97.0.0/24'] } })).code, 405)
+  t.equal((await ask('DELETE', `${path}/kubernetes`)).code, 405)
+  const { body: list } = await ask('GET', '/apis/networking.k8s.io/v1')
+  t.same(list.resources.find((r: any) => r.name === 'servicecidrs').verbs, ['get', 'list', 'watch'])
+})
+
+test('a patch cannot rename an object nor say what it is', async (t) => {
+  await ask('POST', maps, { metadata: { name: 'still' } })
+  const patch = (body: unknown): ReturnType<typeof ask> => ask('PATCH', `${maps}/still`, body, { 'content-type': 'application/merge-patch+json' })
+  t.match(await patch({ metadata: { name: 'other' } }), { code: 400, body: { message: 'the name of the object (other) does not match the name on the URL (still)' } })
+  t.match(await patch({ metadata: { namespace: 'other' } }), { code: 400 })
+  t.match(await patch({ kind: 'Pod', metadata: { creationTimestamp: '2020-01-01T00:00:00Z' } }), { code: 200, body: { kind: 'ConfigMap', metadata: { creationTimestamp: /^202[^0]/ } } })
 })
 
 test('an update at an old version is a conflict, one that changes nothing keeps the version', async (t) => {

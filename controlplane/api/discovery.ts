@@ -3,7 +3,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { apiVersion, type Kind } from '../kinds/kind.ts'
 import type { OpenApi } from './openapi.ts'
 import type { Review } from './server.ts'
-import { send } from './server.ts'
+import { reading, send } from './server.ts'
 
 interface Listed {
   readonly name: string
@@ -100,7 +100,7 @@ export class Discovery {
         singularName: k.singular,
         namespaced: k.namespaced,
         kind: k.kind,
-        verbs,
+        verbs: k.readOnly === true ? reading : verbs,
         ...(k.shortNames.length === 0 ? {} : { shortNames: k.shortNames }),
         ...(k.categories.length === 0 ? {} : { categories: k.categories }),
         storageVersionHash:

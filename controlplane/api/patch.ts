@@ -185,7 +185,7 @@ function mergeList(type: Message, mergeKey: string, name: string, before: readon
     if (!plain(p)) throw badRequest(`map: ${JSON.stringify(p)} does not contain declared merge key: ${mergeKey}`)
     if (p['$patch'] === 'merge' && Object.keys(p).length === 1) continue
     const key = p[mergeKey]
-    if (key === undefined) throw badRequest(`map: ${goMap(p)} does not contain declared merge key: ${mergeKey}`)
+    if (key === undefined) throw new Failure(500, '', `map: ${goMap(p)} does not contain declared merge key: ${mergeKey}`)
     if (p['$patch'] === 'delete') {
       out = out.filter((x) => !same(x[mergeKey], key))
       continue

@@ -9,7 +9,7 @@ import type { User } from '../identity/user.ts'
 import type { Json } from '../kinds/decode.ts'
 import { decode } from '../kinds/decode.ts'
 import { FieldErrors } from '../kinds/invalid.ts'
-import { apiVersion, resourceName, since, type Kind } from '../kinds/kind.ts'
+import { apiVersion, since, type Kind } from '../kinds/kind.ts'
 import { message, type Message } from '../kinds/schema.ts'
 import { explainError, type Log } from '../../lib/log.ts'
 import type { Metrics } from '../../lib/metrics.ts'
@@ -261,6 +261,7 @@ export class ApiServer {
     }
     if (known === undefined || (route.subresource !== '' && !known.subresources.some((s) => s.name === route.subresource))) throw refusedSubresource(route) ?? noSuchResource()
     const k = known
+    if (k.readOnly === true && !reading.includes(route.verb)) throw methodNotAllowed()
     if (k.namespaced ? route.namespace === undefined && (route.name !== '' || (route.verb !== 'list' && route.verb !== 'watch')) : route.namespace !== undefined && k.kind !== 'Namespace') {
       throw k.namespaced ? methodNotAllowed() : noSuchResource()
     }
@@ -476,6 +477,11 @@ export class ApiServer {
         const base: Json = { kind: k.kind, apiVersion: apiVersion(k), ...structuredClone(before) }
         const patched =
           type === 'application/json-patch+json' ? jsonPatch(base, patch) : type === 'application/merge-patch+json' ? mergePatch(base, patch) : strategicMerge(k.type, base, patch as Json)
+        // What an object is, and when it was made, is not the patch's to say.
+        if (typeof patched === 'object' && patched !== null) {
+          Object.assign(patched, { kind: k.kind, apiVersion: apiVersion(k) })
+          if (typeof patched.metadata === 'object' && patched.metadata !== null) patched.metadata.creationTimestamp = before['metadata'].creationTimestamp
+        }
         let o: Json
         try {
           o = rest.decode(call, patched, duplicates)
@@ -486,7 +492,9 @@ export class ApiServer {
           throw invalid('', '', '', [{ reason: 'FieldValueInvalid', message: `Invalid value: ${JSON.stringify(JSON.stringify(patched))}: ${said}`, field: 'patch' }])
         }
         const name = o['metadata'].name ?? ''
-        if (name !== before['metadata'].name) throw invalidName(k, call.name, name)
+        if (name !== before['metadata'].name) throw badRequest(`the name of the object (${name}) does not match the name on the URL (${call.name})`)
+        if (k.namespaced && o['metadata'].namespace !== undefined && o['metadata'].namespace !== before['metadata'].namespace)
+          throw badRequest('the namespace of the provided object does not match the namespace sent on the request')
         return o
       },
       { retry: true, ...(status ? { part: 'status' as const } : {}) },
@@ -805,6 +813,9 @@ interface Answering {
   readonly warnings: string[]
 }
 
+/** What may be done with kinds that only the server writes. */
+export const reading: readonly string[] = ['get', 'list', 'watch']
+
 const brace = Buffer.from('{')
 const commaBrace = Buffer.from(',{')
 const tail = Buffer.from(']}')
@@ -814,7 +825,7 @@ const prefixRoot = (_root: string, prefix: string): string => prefix
 /** Subresources that Kubernetes has and we do not: the answer says so. */
 function refusedSubresource(route: Route): Failure | undefined {
   if (route.group !== '' || route.resource !== 'pods') return undefined
-  if (!['attach', 'portforward', 'ephemeralcontainers', 'proxy', 'resize'].includes(route.subresource)) return undefined
+  if (!['exec', 'attach', 'portforward', 'ephemeralcontainers', 'proxy', 'resize'].includes(route.subresource)) return undefined
   return new Failure(405, 'MethodNotAllowed', `switchyard does not serve pods/${route.subresource}`, { kind: 'pods', name: route.name })
 }
 
@@ -899,13 +910,6 @@ function integer(text: string | null): number {
 function checkVersion(text: string | null): void {
   if (text !== null && text !== '' && !/^\d+$/.test(text))
     throw new Failure(500, '', `resourceVersion: Invalid value: ${JSON.stringify(text)}: strconv.ParseUint: parsing ${JSON.stringify(text)}: invalid syntax`)
-}
-
-function invalidName(k: Kind, was: string, now: string): Failure {
-  const errors = new FieldErrors()
-  errors.invalid('metadata.name', now, 'field is immutable')
-  void resourceName
-  return invalid(k.group, k.kind, was, errors.causes)
 }
 
 /** One answer; large ones are compressed for those who take it. */

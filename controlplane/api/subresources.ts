@@ -33,7 +33,6 @@ export function subresources(h: Helpers): ReadonlyMap<string, SubHandler> {
     ['pods/binding', binding(h)],
     ['pods/eviction', eviction(h)],
     ['pods/log', log(h)],
-    ['pods/exec', async (call) => void (await agentOf(h, call, await podOf(h, call))).host.length],
     ['serviceaccounts/token', token(h)],
     ['deployments/scale', scale(h)],
     ['replicasets/scale', scale(h)],

@@ -4,7 +4,6 @@ import './scale.ts'
 import './eviction.ts'
 import './token.ts'
 import './accessreview.ts'
-import './servicecidr.ts'
 import './ipaddress.ts'
 import { configmaps } from './configmap.ts'
 import { deployments } from './deployment.ts'
@@ -23,6 +22,7 @@ import { replicasets } from './replicaset.ts'
 import { secrets } from './secret.ts'
 import { serviceaccounts } from './serviceaccount.ts'
 import { services } from './service.ts'
+import { servicecidrs } from './servicecidr.ts'
 
 /** Every kind that is served. To add one: a file beside this one, and a line here. */
 export const kinds: readonly Kind[] = [
@@ -40,6 +40,7 @@ export const kinds: readonly Kind[] = [
   newEvents,
   ingressclasses,
   ingresses,
+  servicecidrs,
   clusterrolebindings,
   clusterroles,
   rolebindings,

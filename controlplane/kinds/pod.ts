@@ -16,7 +16,6 @@ export const pods = kind({
   subresources: [
     { name: 'binding', verbs: ['create'], kind: 'Binding' },
     { name: 'eviction', verbs: ['create'], kind: 'Eviction', group: 'policy', version: 'v1' },
-    { name: 'exec', verbs: ['create', 'get'], kind: 'PodExecOptions' },
     { name: 'log', verbs: ['get'], kind: 'Pod' },
   ],
   returnsDeleted: true,
@@ -51,8 +50,6 @@ export const pods = kind({
       if (now['spec'].activeDeadlineSeconds !== undefined) delete s['activeDeadlineSeconds']
       delete s['tolerations']
       delete s['ephemeralContainers']
-      // A Pod is bound once, by its binding.
-      if ((before['spec'].nodeName ?? '') === '') delete s['nodeName']
       if (now['spec'].terminationGracePeriodSeconds === 1 && before['spec'].terminationGracePeriodSeconds < 0) delete s['terminationGracePeriodSeconds']
       return s
     }

@@ -1,4 +1,5 @@
 import { types } from './schema.ts'
+import { age, kind, nameColumn, text } from './kind.ts'
 
 types(
   'networking.v1',
@@ -15,3 +16,15 @@ ServiceCIDRStatus
   conditions 1 []Condition merge=type map=type
 `,
 )
+
+/** The ranges of Services' addresses: one object, `kubernetes`, as `--service-cidr` says. */
+export const servicecidrs = kind({
+  group: 'networking.k8s.io',
+  kind: 'ServiceCIDR',
+  plural: 'servicecidrs',
+  namespaced: false,
+  description: 'A range that Services get their addresses from.',
+  readOnly: true,
+  columns: [nameColumn, text('CIDRs'), text('Age')],
+  cells: (o, now) => [o['metadata'].name, (o['spec']?.cidrs ?? []).join(','), age(o, now)],
+})

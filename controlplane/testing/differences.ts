@@ -30,4 +30,5 @@ export const differences: readonly Difference[] = [
   { scenario: 'svc-invalid-misc', command: /create -f/, why: `trafficDistribution knows PreferSameZone and PreferSameNode; ${newer}` },
   { scenario: 'endpoints-of-pods', command: /get endpoints web -o yaml/, why: `Endpoints are labelled with their controller; ${newer}` },
   { scenario: 'svc-invalid-addresses', command: /create -f/, why: 'addresses with leading zeros are refused at once, not with a warning' },
+  { scenario: 'svc-patch', command: /metadata":\{"uid/, why: 'another uid is a conflict, as it is for a PUT: what was looked at is gone' },
 ]
