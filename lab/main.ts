@@ -154,6 +154,7 @@ export const labCommand: Command = {
     healCommand,
     { name: 'capture', summary: 'Shows the packets of a node or a Pod, or writes them to a file.', load: async () => (await import('./capture.ts')).captureCommand },
     { name: 'check', summary: 'Tries everything that should work in the lab, from every node and Pod.', load: async () => (await import('./check.ts')).checkCommand },
+    { name: 'compare', summary: 'Measures the proxy modes on this machine and says which to take.', load: async () => (await import('./compare/main.ts')).compareCommand },
     { name: 'doctor', summary: 'Says what this machine lacks for the lab, and how to mend it.', load: async () => (await import('./doctor.ts')).doctorCommand },
     { name: 'graph', summary: 'Draws the running lab as SVG.', load: async () => (await import('./graphcommand.ts')).graphCommand },
     { name: 'demo', summary: 'Shows everything working, step by step.', load: async () => (await import('./demo.ts')).demoCommand },
