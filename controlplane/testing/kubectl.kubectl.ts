@@ -91,10 +91,29 @@ for (const version of ['1.27', '1.28', '1.29', '1.30', '1.31', '1.32', '1.33']) 
     )
     await says(`wait pod/one -n ${ns} --for=condition=Ready --timeout=10s`, /condition met/)
     await says(`wait pod/one -n ${ns} --for=jsonpath={.status.phase}=Running --timeout=10s`, /condition met/)
-    const watching = run(`get svc -n ${ns} -w --request-timeout=4s`)
+    // All four kinds, watched while they change: one line for what is there, one for what comes or changes.
+    const watched = ['svc', 'pods', 'ingress', 'endpointslices'].map((kind) => ({ kind, said: run(`get ${kind} -n ${ns} -w --request-timeout=4s`) }))
     await new Promise((r) => setTimeout(r, 1500))
-    await says(`create service clusterip late --tcp=80 -n ${ns}`, /created/)
-    t.match((await watching).out, /^web .*\n(.*\n)*late /m, 'get -w tells of a new Service')
+    await says(`create service clusterip late --tcp=80 -n ${ns}`, /service\/late created/)
+    await says(`label pod,ingress --all -n ${ns} seen=yes`, /pod\/one labeled\ningress.networking.k8s.io\/shop labeled/)
+    for (const { kind, said } of watched) {
+      const { out } = await said
+      const wanted = { svc: /^web .*\n(.*\n)*late /m, pods: /^one .*\n(.*\n)*one /m, ingress: /^shop .*\n(.*\n)*shop /m, endpointslices: /^web-\S+ .*\n(.*\n)*late-/m }[kind]!
+      t.match(out, wanted, `get ${kind} -w tells of a change`)
+    }
+    const slice = (await run(`get endpointslices -n ${ns} -l kubernetes.io/service-name=late -o name`)).out.trim()
+    await says(`describe ${slice} -n ${ns}`, /AddressType: +IPv4/)
+    await says(`label ${slice} -n ${ns} seen=yes`, /labeled/)
+    for (const [what, path] of [
+      ['svc/web', '.spec.type}=ClusterIP'],
+      ['ingress/shop', '.spec.ingressClassName}=switchyard'],
+      [slice, '.addressType}=IPv4'],
+    ] as const)
+      await says(`wait ${what} -n ${ns} --for=jsonpath={${path} --timeout=10s`, /condition met/)
+    await says(`delete ingress shop -n ${ns}`, /ingress.networking.k8s.io "shop" deleted/)
+    await says(`wait ingress/shop -n ${ns} --for=delete --timeout=10s`, /^$/)
+    await says(`delete ${slice} -n ${ns}`, /endpointslice.discovery.k8s.io "late-\S+" deleted/)
+    await says(`exec one -n ${ns} -- ls`, /MethodNotAllowed.*does not serve pods\/exec/, 1)
     await says(`create deployment d --image=x --replicas=2 -n ${ns}`, /created/)
     await says(`scale deployment d --replicas=1 -n ${ns}`, /scaled/)
     await says(`expose deployment d --port=80 -n ${ns}`, /exposed/)
@@ -104,7 +123,8 @@ for (const version of ['1.27', '1.28', '1.29', '1.30', '1.31', '1.32', '1.33']) 
     await says('api-resources --api-group=networking.k8s.io', /ingresses +ing +networking.k8s.io\/v1 +true +Ingress/)
     await says(`delete svc late -n ${ns}`, /deleted/)
     await says(`get svc late -n ${ns}`, /Error from server \(NotFound\): services "late" not found/, 1)
-    await says(`delete -f ${file} --timeout=20s`, /service "web" deleted/)
+    await says(`delete pod one -n ${ns} --grace-period=0 --force`, /pod "one" force deleted/)
+    await says(`delete -f ${file} --ignore-not-found --timeout=20s`, /service "web" deleted/)
     await says(`delete namespace ${ns} --timeout=30s`, /deleted/)
   })
 }
