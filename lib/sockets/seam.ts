@@ -60,6 +60,8 @@ export interface ListenOptions {
   readonly originalDestination?: boolean
   /** Shows the first bytes before the protocol is opened; `detach` gives the connection away whole. Only `epoll`. */
   readonly peek?: (first: Buffer, w: Wire) => 'more' | 'keep' | 'detached'
+  /** Milliseconds a client has to send what `peek` wants to see; then it is reset. Default 10,000. */
+  readonly peekTimeout?: number
   /** Told when the listener fails after it had begun. */
   readonly failed?: (error: Error) => void
 }

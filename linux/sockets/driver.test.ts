@@ -141,6 +141,28 @@ test('the first bytes can be looked at, and a connection given away whole by its
   await driver.close()
 })
 
+test('a client that never sends its first bytes is reset after a time, and counted', async (t) => {
+  const driver = await openEpoll()
+  if (typeof driver === 'string') return void t.pass(driver, { skip: driver })
+  const servers: Referee[] = []
+  const l = await driver.listen({ host: '127.0.0.1', port: 0 }, () => (servers.push(new Referee()), servers.at(-1)!), { peek: (first) => (first.length < 4 ? 'more' : 'keep'), peekTimeout: 150 })
+  const [silent, slow, good] = [new Referee(), new Referee(), new Referee()]
+  driver.connect({ host: '127.0.0.1', port: l.port }, silent)
+  const dribble = driver.connect({ host: '127.0.0.1', port: l.port }, slow)
+  dribble.write(Buffer.from('GE'), 0, 2)
+  const whole = driver.connect({ host: '127.0.0.1', port: l.port }, good)
+  whole.write(Buffer.from('GET /'), 0, 5)
+  await silent.until(() => silent.state === 'closed')
+  await slow.until(() => slow.state === 'closed')
+  t.match(silent.why, /^ECONNRESET/)
+  await sleep(100)
+  t.equal(driver.open.unheard, 2)
+  t.equal(servers.length, 1)
+  t.equal(good.state, 'open', 'who spoke in time stays')
+  l.close()
+  await driver.close()
+})
+
 /** A listener whose queue is full: further connections get no answer. */
 function fullListener(): { readonly port: number; close(): void } {
   const sys = syscalls()

@@ -19,7 +19,9 @@ const defaultHighWater = 256 * 1024
 const mostAccepts = 64
 /** Milliseconds until accepting is tried again when no descriptor was left. */
 const acceptAgain = 100
-/** How exactly connect timeouts are kept, in milliseconds. */
+/** Milliseconds a client has to send the first bytes that are looked at. */
+const defaultPeekTimeout = 10_000
+/** How exactly connect and peek timeouts are kept, in milliseconds. */
 const sweepEvery = 50
 /** Seconds of quiet after which the kernel asks whether the other side is still there. */
 const keepAliveIdle = 120
@@ -83,6 +85,8 @@ export class EpollDriver implements Driver {
   readonly #tags = new Map<number, { readonly accept: () => Protocol; readonly how: ListenOptions }>()
   readonly #timers = new Set<NodeJS.Timeout>()
   readonly #connecting = new Map<Stream, number>()
+  readonly #looking = new Map<Stream, number>()
+  #unheard = 0
   #sweeper: NodeJS.Timeout | undefined
   /** TLS connections, where the OpenSSL inside Node cannot be used. */
   #node: Driver | undefined
@@ -111,9 +115,9 @@ export class EpollDriver implements Driver {
     return this.#loop.now
   }
 
-  /** For tests and metrics. */
-  get open(): { readonly connections: number; readonly pipes: number; readonly listeners: number } {
-    return { connections: this.#streams.all.size, pipes: this.#streams.pipes.open, listeners: this.#listeners.size }
+  /** For tests and metrics. `unheard`: connections ended because their first bytes did not come in time. */
+  get open(): { readonly connections: number; readonly pipes: number; readonly listeners: number; readonly unheard: number } {
+    return { connections: this.#streams.all.size, pipes: this.#streams.pipes.open, listeners: this.#listeners.size, unheard: this.#unheard }
   }
 
   arena(size: number): Buffer {
@@ -204,7 +208,13 @@ export class EpollDriver implements Driver {
     }
     if (generation !== undefined && how.peek === undefined) stream.handed()
     else if (how.peek === undefined) stream.accepted()
-    else stream.peek(how.peek, accept, generation !== undefined)
+    else {
+      const ms = how.peekTimeout ?? defaultPeekTimeout
+      stream.deadline = this.#loop.now + ms
+      this.#looking.set(stream, ms)
+      this.#sweeper ??= setInterval(() => this.#sweep(), sweepEvery).unref()
+      stream.peek(how.peek, accept, generation !== undefined)
+    }
   }
 
   /** Where the client wanted to go before a redirect; undefined when nobody redirected it. */
@@ -300,7 +310,15 @@ export class EpollDriver implements Driver {
         stream.timeout(ms)
       }
     }
-    if (this.#connecting.size > 0) return
+    for (const [stream, ms] of this.#looking) {
+      if (stream.deadline === 0 || !stream.alive) this.#looking.delete(stream)
+      else if (stream.deadline <= now) {
+        this.#looking.delete(stream)
+        this.#unheard++
+        stream.silent(ms)
+      }
+    }
+    if (this.#connecting.size + this.#looking.size > 0) return
     clearInterval(this.#sweeper)
     this.#sweeper = undefined
   }

@@ -96,7 +96,7 @@ export class Stream implements Wire, Ready {
   tls: TlsInfo | undefined
   fd: number
   protocol: Protocol
-  /** Set until the connection is made: when the attempt ends. */
+  /** Set until the connection is made, or its first bytes were looked at: when the wait for that ends. */
   deadline = 0
   /** Counts among its worker's connections. */
   counted = false
@@ -176,6 +176,7 @@ export class Stream implements Wire, Ready {
       const said = look(received.subarray(0, n), this)
       if (said === 'more' || this.#dead) return
       this.#peek = undefined
+      this.deadline = 0
       if (said === 'detached') return
       this.#interest = EPOLLIN
       this.#loop.change(this.fd, this, EPOLLIN)
@@ -381,6 +382,11 @@ export class Stream implements Wire, Ready {
   /** Ends an attempt whose time is over. */
   timeout(ms: number): void {
     this.die(`timeout: no connection to ${addressText({ host: this.peer, port: this.peerPort })} within ${ms} ms`)
+  }
+
+  /** Ends a connection whose client did not send what it is to be known by. */
+  silent(ms: number): void {
+    this.die(`timeout: ${addressText({ host: this.peer, port: this.peerPort })} did not send its first bytes within ${ms} ms`)
   }
 
   #writable(): void {

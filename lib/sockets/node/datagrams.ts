@@ -134,8 +134,9 @@ async function open(at: Address | Descriptor, how: BindOptions): Promise<One> {
   }
   const where = socket.address()
   const local: Address = { host: where.address, port: where.port }
+  let closed: Promise<void> | undefined
   const send = (b: Buffer, from: number, to: number, target: Address): boolean => {
-    if (to - from > 65_507 || target.port === 0 || socket.getSendQueueSize() > size) return false
+    if (closed !== undefined || to - from > 65_507 || target.port === 0 || socket.getSendQueueSize() > size) return false
     try {
       // The socket keeps what it could not send at once, so the bytes are copied. What cannot be sent is lost, as datagrams are.
       const copy = Buffer.from(b.subarray(from, to))
@@ -156,7 +157,7 @@ async function open(at: Address | Descriptor, how: BindOptions): Promise<One> {
         f(batch)
       })
     },
-    close: () => new Promise((resolve) => void socket.close(() => resolve())),
+    close: () => (closed ??= new Promise((resolve) => void socket.close(() => resolve()))),
   }
 }
 

@@ -269,7 +269,8 @@ class NodeWire implements Wire {
     if (this.#why === '') this.#why = why
     const socket = this.#socket
     // TLS sockets and those without a connection cannot be reset; to the other side of a handshake an end without close_notify is as good.
-    if (socket instanceof tls.TLSSocket || socket.connecting || socket.pending) socket.destroy()
+    // After an end libuv refuses to reset (EINVAL), and Node would leave the descriptor open.
+    if (this.#ended || socket instanceof tls.TLSSocket || socket.connecting || socket.pending) socket.destroy()
     else socket.resetAndDestroy()
   }
 

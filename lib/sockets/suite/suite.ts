@@ -433,6 +433,31 @@ export const streams: readonly Case[] = [
     }),
   })),
   {
+    name: 'an abort after an end, at once or later, is told once and harms nothing',
+    run: staged(async (s) => {
+      for (const later of [false, true]) {
+        const port = await s.listen({})
+        const c = s.connect(port)
+        await c.until(() => c.state === 'open')
+        const server = await s.server()
+        c.call(() => {
+          c.wire.end()
+          if (!later) c.wire.abort()
+        })
+        if (later) {
+          await server.until(() => server.state === 'eof')
+          c.call(() => c.wire.abort())
+        }
+        c.call(() => c.wire.abort())
+        await c.until(() => c.state === 'closed')
+        assert.equal(c.why, 'aborted')
+        server.call(() => server.wire.end())
+        await server.until(() => server.state === 'closed')
+        s.servers.length = 0
+      }
+    }),
+  },
+  {
     name: 'an abort before the connection is made is told as closed, without opened',
     run: staged(async (s) => {
       const port = await s.listen({})
@@ -750,6 +775,17 @@ export const datagrams: readonly Case[] = [
       assert.equal(send(server.bound, 'to myself', server.bound), true)
       assert.equal((await server.next()).bytes.toString(), 'to myself')
       server.bound.close()
+    },
+  },
+  {
+    name: 'a datagram socket closed twice is closed, and sends nothing any more',
+    run: async ({ driver }) => {
+      for (const host of ['127.0.0.1', '']) {
+        const bound = await driver.bind({ host, port: 0 }, () => {})
+        bound.close()
+        bound.close()
+        assert.equal(bound.send(Buffer.from('x'), 0, 1, { host: '127.0.0.1', port: 9 }), false)
+      }
     },
   },
   {
