@@ -34,5 +34,6 @@ try {
 } catch (error) {
   context.err(`switchyard: ${explainError(error)}\n`)
   if (process.env.SWITCHYARD_DEBUG !== undefined && error instanceof Error) context.err(`${error.stack}\n`)
-  process.exitCode = 1
+  // What a part had begun before it failed must not keep it alive; standard error is written synchronously.
+  process.exit(1)
 }
