@@ -27,6 +27,7 @@ class Exchangeable implements FastPath {
 }
 
 interface Front {
+  readonly plan: ListenPlan
   readonly server: Server
   readonly label: string
   readonly serving: readonly Serving[]
@@ -58,6 +59,10 @@ export class Fronts {
 
   get servers(): readonly Server[] {
     return [...this.#fronts.values()].map((f) => f.server)
+  }
+  /** Where questions are answered, with the ports that were drawn. */
+  get addresses(): readonly string[] {
+    return [...this.#fronts.values()].map((f) => `${f.plan.scheme === 'tls' ? 'tls://' : ''}${addressText({ host: f.plan.host, port: f.serving[0]!.port })}`)
   }
   /** The port of the first listener. */
   get port(): number {
@@ -113,7 +118,7 @@ export class Fronts {
     const tcp = new Exchangeable()
     const limits = { ...(plan.options.idle === undefined ? {} : { idle: plan.options.idle }), ...(plan.options.message === undefined ? {} : { message: plan.options.message }) }
     const serving: Serving[] = []
-    const front: Front = { server, label, serving, udp, tcp, tls: plan.options.tls, fold: () => {} }
+    const front: Front = { plan, server, label, serving, udp, tcp, tls: plan.options.tls, fold: () => {} }
     try {
       if (plan.scheme === 'tls') {
         const tls: TlsServer = { identity: () => front.tls, alpn: ['dot'] }

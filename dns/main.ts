@@ -7,7 +7,7 @@ import { Metrics } from '../lib/metrics.ts'
 import { command as define, hostPort, UsageError } from '../lib/options.ts'
 import { chooseDriver, socketsFlag } from '../lib/sockets/choose.ts'
 import { addressText } from '../lib/sockets/errors.ts'
-import type { Driver } from '../lib/sockets/seam.ts'
+import type { Address, Driver } from '../lib/sockets/seam.ts'
 import { listenStatus, type StatusOptions } from '../lib/status.ts'
 import { version } from '../lib/version.ts'
 import { Cluster } from './cluster.ts'
@@ -140,7 +140,7 @@ async function run(options: Options): Promise<void> {
     names.set(cluster.zones.reduce((sum, z) => sum + z.table.size, 0))
   })
 
-  const metricsPort = await statusListeners(options, configuration, registry, ready, closers)
+  const status = await statusListeners(options, configuration, registry, ready, closers)
 
   // The API server first: the sooner it is read, the fewer questions end in SERVFAIL.
   const client: Client = connect(await loadCredentials(values.kubeconfig ?? kubeconfigOf(parse(text))), { userAgent: `switchyard-dns/${version}` })
@@ -165,12 +165,22 @@ async function run(options: Options): Promise<void> {
   await fronts.apply(configuration)
   serving = true
   log.info('ready', {
-    listen: configuration.listeners.map((l) => `${l.scheme === 'tls' ? 'tls://' : ''}${addressText(l)}`).join(', '),
+    listen: fronts.addresses.join(', '),
+    status: status.map(addressText).join(', '),
     sockets: driver.name,
     why: options.reason,
   })
   if (values.node !== undefined) {
-    registration = register({ client, node: values.node, host: configuration.listeners[0]!.host, port: fronts.port, metricsPort, ready: () => ready() === undefined, log, signal: ending.signal })
+    registration = register({
+      client,
+      node: values.node,
+      host: configuration.listeners[0]!.host,
+      port: fronts.port,
+      metricsPort: status[Math.min(2, status.length - 1)]?.port,
+      ready: () => ready() === undefined,
+      log,
+      signal: ending.signal,
+    })
   }
   const look = (): void => void fronts.lookForLoops().catch((error: unknown) => log.warn('loop detection failed', { error }))
   setTimeout(look, 500).unref()
@@ -193,7 +203,7 @@ async function run(options: Options): Promise<void> {
       configuration = next
       // Questions that began with the old handlers end with them.
       setTimeout(() => old.close(), 6000).unref()
-      log.info('new configuration', { file: options.path, listen: next.listeners.map((l) => addressText(l)).join(', ') })
+      log.info('new configuration', { file: options.path, listen: fronts.addresses.join(', ') })
       counters.counter('coredns_reload_version_info', 'Configurations taken since the start.').add(1)
     } catch (error) {
       counters.counter('coredns_reload_failed_total', 'Configurations that could not be taken.').add(1)
@@ -233,7 +243,7 @@ async function untilQuiet(servers: readonly Server[], lameduck: number): Promise
   }
 }
 
-async function statusListeners(options: Options, configuration: Configuration, registry: Metrics, ready: () => string | undefined, closers: Closers): Promise<number | undefined> {
+async function statusListeners(options: Options, configuration: Configuration, registry: Metrics, ready: () => string | undefined, closers: Closers): Promise<Address[]> {
   const { health, ready: readyAt, prometheus } = configuration.options
   const defaults = [health ?? { host: '', port: 8080 }, readyAt ?? { host: '', port: 8181 }, prometheus ?? { host: '', port: 9153 }]
   const places = options.values.status.length > 0 ? options.values.status.map((text) => hostPort(text, 'status')) : defaults
@@ -248,13 +258,13 @@ async function statusListeners(options: Options, configuration: Configuration, r
       },
     },
   }
-  let metricsPort: number | undefined
-  for (const [i, at] of places.entries()) {
+  const out: Address[] = []
+  for (const at of places) {
     const server = await listenStatus(at, base)
     closers.add('status', () => server.close())
-    if (i === Math.min(2, places.length - 1)) metricsPort = server.port
+    out.push({ host: at.host, port: server.port })
   }
-  return metricsPort
+  return out
 }
 
 function readCorefile(path: string): string {

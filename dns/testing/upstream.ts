@@ -27,16 +27,27 @@ export interface Upstream {
   close(): Promise<void>
 }
 
+function bound(udp: dgram.Socket): Promise<void> {
+  return new Promise((resolve, reject) => {
+    udp.once('error', reject).bind(0, '127.0.0.1', () => {
+      // Whoever asked may be gone when its answer comes back.
+      udp.removeAllListeners('error').on('error', () => {})
+      resolve()
+    })
+  })
+}
+
 /** A port that is free for both transports: what is free for one may be taken for the other. */
 async function bindBoth(): Promise<{ readonly udp: dgram.Socket; readonly tcp: net.Server }> {
   for (let tries = 0; ; tries++) {
     const udp = dgram.createSocket('udp4')
     const tcp = net.createServer()
-    await new Promise<void>((r) => udp.bind(0, '127.0.0.1', r))
+    await bound(udp)
     const failed = await new Promise<Error | undefined>((r) => tcp.once('error', r).listen(udp.address().port, '127.0.0.1', () => r(undefined)))
+    tcp.removeAllListeners('error')
     if (failed === undefined) return { udp, tcp }
-    udp.close()
-    if (tries > 10) throw failed
+    await new Promise<void>((r) => udp.close(r))
+    if (tries > 20) throw failed
   }
 }
 
@@ -45,24 +56,25 @@ export async function upstream(behave: Behaviour): Promise<Upstream> {
   const asked: Upstream['asked'] = []
   const { udp, tcp } = await bindBoth()
   const other = dgram.createSocket('udp4')
-  await new Promise<void>((r) => other.bind(0, '127.0.0.1', r))
+  await bound(other)
   const { port } = udp.address()
+  let closing: Promise<void> | undefined
+  const close = async (): Promise<void> => {
+    for (const s of sockets) s.destroy()
+    await Promise.all([udp, other, tcp].map((s) => new Promise<void>((r) => s.close(() => r()))))
+  }
   const self: Upstream = {
     port,
     asked,
     behave,
-    close: async () => {
-      udp.close()
-      other.close()
-      for (const s of sockets) s.destroy()
-      await new Promise<void>((r) => tcp.close(() => r()))
-    },
+    close: () => (closing ??= close()),
   }
   udp.on('message', (b, from) => {
     const message = decode(b)
     asked.push({ message, protocol: 'udp', port: from.port })
     void Promise.resolve(self.behave(message, 'udp')).then((reply) => {
-      if (reply === undefined) return
+      // What was held back may come when nobody is there any more.
+      if (reply === undefined || closing !== undefined) return
       for (const f of reply.before ?? []) udp.send(f(b), from.port, from.address)
       ;(reply.elsewhere === true ? other : udp).send(write(message, reply), from.port, from.address)
     })
@@ -80,7 +92,7 @@ export async function upstream(behave: Behaviour): Promise<Upstream> {
         rest = rest.subarray(2 + rest.readUInt16BE(0))
         asked.push({ message, protocol: 'tcp', port: socket.remotePort ?? 0 })
         void Promise.resolve(self.behave(message, 'tcp')).then((reply) => {
-          if (reply === undefined) return
+          if (reply === undefined || socket.destroyed) return
           const out = write(message, reply)
           socket.write(Buffer.concat([Buffer.from([out.length >> 8, out.length & 255]), out]))
         })
