@@ -66,14 +66,21 @@ function overUdp({ id, host, port, timeout }: Order): void {
     if (done) return
     done = true
     clearTimeout(timer)
+    clearInterval(again)
     socket.close()
     say({ id, ...o })
   }
   const timer = setTimeout(() => end({ kind: 'silence' }), timeout)
+  // As TCP does: one datagram, or one refusal by ICMP, that is lost under load says nothing.
+  const again = setInterval(() => connected && !done && socket.send('?'), 1000)
+  let connected = false
   socket.on('message', (m) => end({ kind: 'answered', by: JSON.parse(m.toString()) }))
   socket.on('error', (e: NodeJS.ErrnoException) => end(e.code === 'ECONNREFUSED' ? { kind: 'refused' } : { kind: 'error', error: e.code ?? e.message }))
   // Connected, so that a refusal by ICMP is told.
-  socket.connect(port, host, () => socket.send('?'))
+  socket.connect(port, host, () => {
+    connected = true
+    socket.send('?')
+  })
 }
 
 await Promise.all(ready)
