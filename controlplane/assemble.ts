@@ -12,7 +12,7 @@ import { Discovery } from './api/discovery.ts'
 import { OpenApi } from './api/openapi.ts'
 import { Rest, type Call } from './api/rest.ts'
 import { reviews } from './api/reviews.ts'
-import { ApiServer } from './api/server.ts'
+import { ApiServer, type PathHandler } from './api/server.ts'
 import { subresources } from './api/subresources.ts'
 import { version } from './api/version.ts'
 import { startControllers } from './controllers/main.ts'
@@ -22,6 +22,7 @@ import { authenticator } from './identity/authenticate.ts'
 import { authorizer } from './identity/authorize.ts'
 import type { Authority, Pair } from './identity/ca.ts'
 import { Tokens, type Claims } from './identity/tokens.ts'
+import { joinPaths } from './join/endpoint.ts'
 import { kinds } from './kinds/index.ts'
 import type { Kind } from './kinds/kind.ts'
 import { namespaces } from './kinds/namespace.ts'
@@ -103,7 +104,8 @@ export async function assemble(parts: {
     metrics,
     log,
     ready: () => (cache.ready ? undefined : 'store not loaded'),
-    paths: new Map([
+    paths: new Map<string, PathHandler>([
+      ...joinPaths(ca, rest),
       ['/version', () => text(JSON.stringify(version, undefined, 2), 'application/json')],
       ['/metrics', () => text(metrics.print())],
       ['/openid/v1/jwks', () => text(JSON.stringify(tokens.jwks()), 'application/jwk-set+json')],

@@ -13,6 +13,8 @@ import { identity } from './identity/fixed.ts'
 import { kubeconfigText } from './identity/kubeconfig.ts'
 import { flags, type Options } from './options.ts'
 
+export { join, token } from './join/main.ts'
+
 /** `switchyard controlplane`: the API server and the controllers. */
 export const command: Command = build({
   name: 'controlplane',

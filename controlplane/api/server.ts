@@ -49,6 +49,14 @@ export interface Review {
   create(user: User, object: Json, namespace: string | undefined): Json
 }
 
+/** What a path that is no resource answers. */
+export interface PathAnswer {
+  readonly code: number
+  readonly type: string
+  readonly body: string | Buffer
+}
+export type PathHandler = (request: IncomingMessage, query: URLSearchParams) => PathAnswer | Promise<PathAnswer>
+
 export interface ServerParts {
   readonly rest: Rest
   readonly cache: Cache
@@ -62,8 +70,8 @@ export interface ServerParts {
   readonly authorize: Authorize
   readonly metrics: Metrics
   readonly log: Log
-  /** Answers that belong to no group: by path. */
-  readonly paths: ReadonlyMap<string, (request: IncomingMessage, query: URLSearchParams) => { readonly code: number; readonly type: string; readonly body: string | Buffer }>
+  /** Answers that belong to no group: by path, or by the path above with `/*`. */
+  readonly paths: ReadonlyMap<string, PathHandler>
   readonly ready: () => string | undefined
 }
 
@@ -143,7 +151,7 @@ export class ApiServer {
       const user = this.#who(request)
       const route = parseRoute(request.method ?? 'GET', path, query)
       if (route === undefined) {
-        this.#other(context, user, path, query)
+        await this.#other(context, user, path, query)
         return
       }
       label = { verb: route.verb, resource: route.resource }
@@ -207,7 +215,7 @@ export class ApiServer {
   }
 
   /** Discovery, health and what else is no resource. */
-  #other(context: Answering, user: User, path: string, query: URLSearchParams): void {
+  async #other(context: Answering, user: User, path: string, query: URLSearchParams): Promise<void> {
     const { request, response } = context
     const verb = (request.method ?? 'GET').toLowerCase()
     const decision = this.#parts.authorize(user, verb, { path }, undefined, '')
@@ -225,9 +233,9 @@ export class ApiServer {
       )
       return
     }
-    const found = this.#parts.paths.get(trimmed)
+    const found = this.#parts.paths.get(trimmed) ?? this.#parts.paths.get(`${trimmed.slice(0, trimmed.lastIndexOf('/'))}/*`)
     if (found !== undefined) {
-      const { code, type, body } = found(request, query)
+      const { code, type, body } = await found(request, query)
       send(response, code, type, body, request)
       return
     }

@@ -1,3 +1,4 @@
+import { joiner } from '../join/token.ts'
 import type { Tokens, Claims } from './tokens.ts'
 import type { User } from './user.ts'
 
@@ -30,7 +31,7 @@ export function authenticator(tokens: Tokens, alive: Alive, now: () => number = 
     const authorization = request.headers.authorization
     if (authorization !== undefined) {
       const m = /^Bearer\s+(\S+)\s*$/i.exec(authorization)
-      return m === null ? undefined : userOfToken(tokens, alive, m[1]!, now())
+      return m === null ? undefined : (userOfToken(tokens, alive, m[1]!, now()) ?? joiner(tokens, m[1]!, now()))
     }
     const socket = request.socket as Certified
     if (socket.encrypted !== true) return everything

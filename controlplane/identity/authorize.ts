@@ -1,4 +1,5 @@
 import { fixed, type Grant } from './fixed.ts'
+import { isOwnJoin, joinPath } from '../join/token.ts'
 import type { User } from './user.ts'
 
 /** What is asked for: a resource of the API, or a path beside it. */
@@ -14,7 +15,7 @@ export interface Decision {
 export type Authorize = (user: User, verb: string, target: Target, namespace: string | undefined, name: string) => Decision
 
 /** Paths that anybody may read. */
-const open: readonly string[] = ['/healthz', '/livez', '/readyz', '/version']
+const open: readonly string[] = ['/healthz', '/livez', '/readyz', '/version', joinPath]
 const discovery = ['/api', '/api/*', '/apis', '/apis/*', '/openapi', '/openapi/*', '/healthz', '/livez', '/readyz', '/version', '/version/']
 
 /** The decision: `system:masters` everything, the parts their few verbs, others what `more` (RBAC) says. */
@@ -22,7 +23,8 @@ export function authorizer(more: Authorize | undefined): Authorize {
   return (user, verb, target, namespace, name) => {
     if (user.groups.includes('system:masters')) return { allowed: true, reason: '' }
     if ('path' in target) {
-      const health = open.some((p) => target.path === p || (p !== '/version' && target.path.startsWith(`${p}/`)))
+      if (verb === 'post' && isOwnJoin(user, target.path)) return { allowed: true, reason: '' }
+      const health = open.some((p) => target.path === p || (p !== '/version' && p !== joinPath && target.path.startsWith(`${p}/`)))
       if (verb === 'get' && (health || (user.groups.includes('system:authenticated') && discovery.some((p) => (p.endsWith('/*') ? target.path.startsWith(p.slice(0, -1)) : p === target.path)))))
         return { allowed: true, reason: '' }
     } else {

@@ -33,6 +33,8 @@ export interface Authority {
   readonly tokenKey: KeyObject
   serving(names: readonly string[]): Promise<Pair>
   client(user: string, groups: readonly string[], days?: number): Promise<Pair>
+  /** The certificate alone, for a key that its owner keeps: `key` is the public half (P-256, SPKI), in PEM. */
+  certify(user: string, groups: readonly string[], key: string, days?: number): Promise<string>
 }
 
 /** Reads the authority in `dir`, or makes one there at the first start; keys have mode 0600. */
@@ -44,8 +46,7 @@ export async function authority(dir: string): Promise<Authority> {
   const certificate = readFileSync(files.certificate, 'utf8')
   const issuer = new X509Certificate(certificate)
   const signingKey = await imported(readFileSync(files.key, 'utf8'))
-  const issue = async (subject: string, days: number, usages: string[], names: readonly string[]): Promise<Pair> => {
-    const keys = await crypto.subtle.generateKey(algorithm, true, ['sign', 'verify'])
+  const issue = async (publicKey: CryptoKey, subject: string, days: number, usages: string[], names: readonly string[]): Promise<string> => {
     const cert = await X509CertificateGenerator.create(
       {
         serialNumber: serial(),
@@ -53,7 +54,7 @@ export async function authority(dir: string): Promise<Authority> {
         issuer: issuer.subject,
         notBefore: new Date(Date.now() - 300_000),
         notAfter: new Date(Date.now() + days * 86_400_000),
-        publicKey: keys.publicKey,
+        publicKey,
         signingKey,
         signingAlgorithm: algorithm,
         extensions: [
@@ -64,17 +65,23 @@ export async function authority(dir: string): Promise<Authority> {
       },
       crypto,
     )
-    return { certificate: `${cert.toString('pem')}\n`, key: await exported(keys.privateKey) }
+    return `${cert.toString('pem')}\n`
+  }
+  const pair = async (issued: (publicKey: CryptoKey) => Promise<string>): Promise<Pair> => {
+    const keys = await crypto.subtle.generateKey(algorithm, true, ['sign', 'verify'])
+    return { certificate: await issued(keys.publicKey), key: await exported(keys.privateKey) }
+  }
+  const client = (publicKey: CryptoKey, user: string, groups: readonly string[], days: number): Promise<string> => {
+    // A node shows the same certificate when the API server asks it for logs.
+    const usages = user.startsWith('system:node:') ? [ExtendedKeyUsage.clientAuth, ExtendedKeyUsage.serverAuth] : [ExtendedKeyUsage.clientAuth]
+    return issue(publicKey, [...groups.map((g) => `O=${escape(g)}`), `CN=${escape(user)}`].join(','), days, usages, [])
   }
   return {
     certificate,
     tokenKey: createPrivateKey(readFileSync(files.token, 'utf8')),
-    serving: (names) => issue('CN=switchyard-controlplane', 365, [ExtendedKeyUsage.serverAuth], names),
-    client: (user, groups, days = 365) => {
-      // A node shows the same certificate when the API server asks it for logs.
-      const usages = user.startsWith('system:node:') ? [ExtendedKeyUsage.clientAuth, ExtendedKeyUsage.serverAuth] : [ExtendedKeyUsage.clientAuth]
-      return issue([...groups.map((g) => `O=${escape(g)}`), `CN=${escape(user)}`].join(','), days, usages, [])
-    },
+    serving: (names) => pair((key) => issue(key, 'CN=switchyard-controlplane', 365, [ExtendedKeyUsage.serverAuth], names)),
+    client: (user, groups, days = 365) => pair((key) => client(key, user, groups, days)),
+    certify: async (user, groups, key, days = 365) => client(await publicHalf(key), user, groups, days),
   }
 }
 
@@ -82,9 +89,7 @@ export async function authority(dir: string): Promise<Authority> {
 async function make(files: { readonly certificate: string; readonly key: string }): Promise<void> {
   if (!existsSync(files.key)) first(files.key, await exported((await crypto.subtle.generateKey(algorithm, true, ['sign', 'verify'])).privateKey))
   const pem = readFileSync(files.key, 'utf8')
-  const spki = createPublicKey(pem).export({ type: 'spki', format: 'der' })
-  const publicHalf = await crypto.subtle.importKey('spki', new Uint8Array(spki), algorithm, true, ['verify'])
-  const keys = { privateKey: await imported(pem), publicKey: publicHalf }
+  const keys = { privateKey: await imported(pem), publicKey: await publicHalf(pem) }
   const cert = await X509CertificateGenerator.createSelfSigned(
     {
       serialNumber: serial(),
@@ -127,6 +132,12 @@ async function exported(key: CryptoKey): Promise<string> {
     .toString('base64')
     .replace(/(.{64})/g, '$1\n')
     .trimEnd()}\n-----END PRIVATE KEY-----\n`
+}
+
+/** The public half of a key in PEM, whichever half it is. */
+async function publicHalf(pem: string): Promise<CryptoKey> {
+  const spki = createPublicKey(pem).export({ type: 'spki', format: 'der' })
+  return crypto.subtle.importKey('spki', new Uint8Array(spki), algorithm, true, ['verify'])
 }
 
 async function imported(pem: string): Promise<CryptoKey> {
