@@ -17,8 +17,9 @@ test(`a launcher that is killed leaves nothing (seed ${seed})`, { timeout: 120_0
   t.teardown(() => rmSync(state, { recursive: true, force: true }))
   const draw = seeded(seed)
   for (const after of [100 + draw() * 400, 500 + draw() * 1500]) {
-    const { ran, left } = await killedLauncher(state, after)
-    t.equal(ran.signal, 'SIGKILL', `killed after ${Math.round(after)} ms`)
+    const { ran, stayed, left } = await killedLauncher(state, after)
+    t.ok(ran.signal === 'SIGKILL' || stayed, `killed after ${Math.round(after)} ms`)
+    t.ok(after >= 500 || !stayed, 'no lab is up in half a second')
     t.strictSame(left, [], 'nothing is left')
   }
 })

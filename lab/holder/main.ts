@@ -47,7 +47,9 @@ export const holdCommand = command({
     let down: () => void = () => {}
     const asked = new Promise<void>((resolve) => (down = resolve))
     const lines = read(line, (text) => {
-      if (text === 'stay') stays = true
+      if (text !== 'stay') return
+      stays = true
+      log.info('the lab stays: its launcher let go')
     })
     const work = async (): Promise<void> => {
       const order = await lines
