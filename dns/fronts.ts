@@ -9,7 +9,8 @@ import { LoopHandler } from './handlers/loop/index.ts'
 import type { Meters } from './handlers/plugin.ts'
 import { foldCounters, observer } from './observe.ts'
 import { Packer } from './packer.ts'
-import type { Resolver } from './resolve.ts'
+import { Count, durationBuckets, type Resolver } from './resolve.ts'
+import { Batches, type BatchOptions } from './batches.ts'
 import { serveDatagrams, serveStreams, type FastPath, type Serving } from './serve.ts'
 import { Server, sortSites } from './server.ts'
 import type { Name } from './wire/name.ts'
@@ -33,8 +34,12 @@ interface Front {
   readonly serving: readonly Serving[]
   readonly udp: Exchangeable
   readonly tcp: Exchangeable
+  readonly batches: Batches | undefined
   tls: { cert: string; key: string } | undefined
+  /** Adds what readers of the table counted to the metrics. */
   fold: () => void
+  /** Questions so far. */
+  asked: () => number
 }
 
 /** The listeners of a configuration. Another configuration is taken by exchanging what stands behind them: no question is lost. */
@@ -43,10 +48,13 @@ export class Fronts {
   readonly #log: Log
   readonly #meters: Meters
   readonly #fronts = new Map<string, Front>()
+  readonly #batches: BatchOptions | undefined
   #packers: readonly Packer[] = []
   #loops: readonly LoopHandler[] = []
 
-  constructor(driver: Driver, log: Log, counters: Meters, registry: Metrics) {
+  /** `batches`: datagrams are taken by workers. */
+  constructor(driver: Driver, log: Log, counters: Meters, registry: Metrics, batches?: BatchOptions) {
+    this.#batches = batches
     this.#driver = driver
     this.#log = log
     this.#meters = counters
@@ -98,12 +106,17 @@ export class Fronts {
         if (made !== undefined) made.family = plan.host.includes(':') ? 1 : 0
         return made
       }
-      front.udp.current = resolver()
       front.tcp.current = resolver()
-      const folds = [front.udp, front.tcp].map((fast, i) =>
-        fast.current === undefined ? undefined : foldCounters(this.#meters, front.label, plan.sites, i === 0 ? 'udp' : 'tcp', fast.current.counters),
-      )
-      front.fold = () => folds.forEach((f) => f?.())
+      const udp: Uint32Array[] = []
+      if (front.batches !== undefined) udp.push(...front.batches.serve(packer?.table.memory))
+      else {
+        front.udp.current = resolver()
+        if (front.udp.current !== undefined) udp.push(front.udp.current.counters)
+      }
+      const tcp = front.tcp.current === undefined ? [] : [front.tcp.current.counters]
+      const folds = [...udp.map((c) => foldCounters(this.#meters, front.label, plan.sites, 'udp', c)), ...tcp.map((c) => foldCounters(this.#meters, front.label, plan.sites, 'tcp', c))]
+      front.fold = () => folds.forEach((f) => f())
+      front.asked = () => front.server.asked + [...udp, ...tcp].reduce((sum, c) => sum + answeredBy(c), 0)
     }
     this.#packers = [...packers.values()].filter((p) => p !== undefined)
     this.#loops = [...new Set(configuration.listeners.flatMap((l) => l.sites.flatMap((s) => s.handlers.filter((h) => h instanceof LoopHandler))))]
@@ -118,29 +131,32 @@ export class Fronts {
     const tcp = new Exchangeable()
     const limits = { ...(plan.options.idle === undefined ? {} : { idle: plan.options.idle }), ...(plan.options.message === undefined ? {} : { message: plan.options.message }) }
     const serving: Serving[] = []
-    const front: Front = { plan, server, label, serving, udp, tcp, tls: plan.options.tls, fold: () => {} }
+    let front: Front | undefined
+    let batches: Batches | undefined
     try {
       if (plan.scheme === 'tls') {
-        const tls: TlsServer = { identity: () => front.tls, alpn: ['dot'] }
+        const tls: TlsServer = { identity: () => front?.tls ?? plan.options.tls, alpn: ['dot'] }
         serving.push(await serveStreams(this.#driver, plan, server, { tls, limits, failed, fast: tcp }))
       } else {
         // Port 0 draws one; both transports share it, so one that is free for datagrams alone is given back.
         for (let tries = 0; serving.length < 2; tries++) {
-          const datagrams = await serveDatagrams(this.#driver, plan, server, { failed, fast: udp })
+          batches = this.#batches === undefined ? undefined : await Batches.open(plan, this.#batches, server, this.#log)
+          const datagrams = batches ?? (await serveDatagrams(this.#driver, plan, server, { failed, fast: udp }))
           serving[0] = datagrams
           try {
             serving[1] = await serveStreams(this.#driver, { host: plan.host, port: datagrams.port }, server, { limits, failed, fast: tcp })
           } catch (error) {
             if (plan.port !== 0 || tries > 5) throw error
-            datagrams.close()
+            await datagrams.close()
           }
         }
       }
     } catch (error) {
-      for (const s of serving) s.close()
+      for (const s of serving) await s.close()
       if (error instanceof SocketError) throw new Error('no server there, choose another address with --listen ADDR:PORT', { cause: error })
       throw error
     }
+    front = { plan, server, label, serving, udp, tcp, batches, tls: plan.options.tls, fold: () => {}, asked: () => server.asked }
     return front
   }
 
@@ -150,7 +166,7 @@ export class Fronts {
     for (const s of front?.serving ?? []) {
       s.drain()
       // Those under way are answered first.
-      setTimeout(() => s.close(), 1000).unref()
+      setTimeout(() => void s.close(), 1000).unref()
     }
   }
 
@@ -175,8 +191,21 @@ export class Fronts {
   drain(): void {
     for (const f of this.#fronts.values()) for (const s of f.serving) s.drain()
   }
-  close(): void {
-    for (const f of this.#fronts.values()) for (const s of f.serving) s.close()
+  async close(): Promise<void> {
+    const all = [...this.#fronts.values()].flatMap((f) => f.serving)
     this.#fronts.clear()
+    await Promise.all(all.map((s) => s.close()))
   }
+
+  /** Questions so far, of all listeners. */
+  get asked(): number {
+    return [...this.#fronts.values()].reduce((sum, f) => sum + f.asked(), 0)
+  }
+}
+
+/** Questions that a reader of the table answered. */
+function answeredBy(counters: Uint32Array): number {
+  let n = 0
+  for (let i = 0; i <= durationBuckets.length; i++) n += counters[Count.durations + i]!
+  return n
 }

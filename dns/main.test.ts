@@ -45,9 +45,13 @@ async function until<T>(look: () => T | undefined | Promise<T | undefined>, stil
 }
 
 async function start(t: Test, kubeconfig: string, more: readonly string[] = []): Promise<Running> {
-  const child = spawn(launcher, ['dns', '--kubeconfig', kubeconfig, '--listen', '127.0.0.1:0', '--status', '127.0.0.1:0', '--resolv-conf', '/dev/null', '--sockets', 'node', ...more], {
-    stdio: ['ignore', 'inherit', 'pipe'],
-  })
+  const child = spawn(
+    launcher,
+    ['dns', '--kubeconfig', kubeconfig, '--listen', '127.0.0.1:0', '--status', '127.0.0.1:0', '--resolv-conf', '/dev/null', '--sockets', more.includes('--workers') ? 'epoll' : 'node', ...more],
+    {
+      stdio: ['ignore', 'inherit', 'pipe'],
+    },
+  )
   const lines: string[] = []
   let rest = ''
   child.stderr!.on('data', (b: Buffer) => {
@@ -108,76 +112,78 @@ const folder = (t: Test): string => {
   return path
 }
 
-test('a server from its first line to its last', async (t) => {
-  const fake = await FakeApi.start()
-  t.teardown(() => fake.close())
-  fake.putAll(objects)
-  const s = await start(t, fake.kubeconfig(), ['--node', 'n1'])
-  t.equal(await s.becomes(ready, 'api.shop.svc.cluster.local'), ready)
-  t.equal(s.lines.filter((l) => l.includes('"ready"')).length, 1, 'one ready line')
-  t.match(s.lines[0], /"listen":"127\.0\.0\.1:\d+"/)
-  for (const path of ['/healthz', '/livez', '/readyz', '/health', '/ready']) t.equal((await s.get(path)).code, 200, path)
-  t.equal(await s.ask('nobody.shop.svc.cluster.local'), 'NXDOMAIN')
-  t.equal(await s.ask('example.com'), 'SERVFAIL', 'without uplink')
+for (const how of [[], ['--workers', '2', '--nap', '50us']])
+  test(`a server from its first line to its last; ${how.length === 0 ? 'dgram' : 'workers'}`, async (t) => {
+    const fake = await FakeApi.start()
+    t.teardown(() => fake.close())
+    fake.putAll(objects)
+    const s = await start(t, fake.kubeconfig(), ['--node', 'n1', ...how])
+    t.equal(await s.becomes(ready, 'api.shop.svc.cluster.local'), ready)
+    t.equal(s.lines.filter((l) => l.includes('"ready"')).length, 1, 'one ready line')
+    t.match(s.lines[0], /"listen":"127\.0\.0\.1:\d+"/)
+    for (const path of ['/healthz', '/livez', '/readyz', '/health', '/ready']) t.equal((await s.get(path)).code, 200, path)
+    t.equal(await s.ask('nobody.shop.svc.cluster.local'), 'NXDOMAIN')
+    t.equal(await s.ask('example.com'), 'SERVFAIL', 'without uplink')
 
-  fake.put(service('shop/fresh', { clusterIP: '10.96.8.30' }))
-  t.match(await s.becomes(/10\.96\.8\.30/, 'fresh.shop.svc.cluster.local'), /10\.96\.8\.30/)
+    fake.put(service('shop/fresh', { clusterIP: '10.96.8.30' }))
+    t.match(await s.becomes(/10\.96\.8\.30/, 'fresh.shop.svc.cluster.local'), /10\.96\.8\.30/)
 
-  const own = async (): Promise<EndpointSlice | undefined> => fake.read(endpointslices, 'kube-system/kube-dns-n1')
-  const becomes = async (f: (slice: EndpointSlice | undefined) => boolean): Promise<EndpointSlice | undefined> => {
-    await until(async () => (f(await own()) ? true : undefined))
-    return own()
-  }
-  const slice1 = await becomes((now) => now?.endpoints[0]?.conditions?.ready === true)
-  t.match(slice1, {
-    metadata: { labels: { 'kubernetes.io/service-name': 'kube-dns', 'endpointslice.kubernetes.io/managed-by': 'dns.switchyard.dev' }, ownerReferences: [{ kind: 'Node', name: 'n1' }] },
-    addressType: 'IPv4',
-    endpoints: [{ conditions: { ready: true }, nodeName: 'n1' }],
-    ports: [
-      { name: 'dns', protocol: 'UDP', port: s.port },
-      { name: 'dns-tcp', protocol: 'TCP', port: s.port },
-      { name: 'metrics', protocol: 'TCP' },
-    ],
+    const own = async (): Promise<EndpointSlice | undefined> => fake.read(endpointslices, 'kube-system/kube-dns-n1')
+    const becomes = async (f: (slice: EndpointSlice | undefined) => boolean): Promise<EndpointSlice | undefined> => {
+      await until(async () => (f(await own()) ? true : undefined))
+      return own()
+    }
+    const slice1 = await becomes((now) => now?.endpoints[0]?.conditions?.ready === true)
+    t.match(slice1, {
+      metadata: { labels: { 'kubernetes.io/service-name': 'kube-dns', 'endpointslice.kubernetes.io/managed-by': 'dns.switchyard.dev' }, ownerReferences: [{ kind: 'Node', name: 'n1' }] },
+      addressType: 'IPv4',
+      endpoints: [{ conditions: { ready: true }, nodeName: 'n1' }],
+      ports: [
+        { name: 'dns', protocol: 'UDP', port: s.port },
+        { name: 'dns-tcp', protocol: 'TCP', port: s.port },
+        { name: 'metrics', protocol: 'TCP' },
+      ],
+    })
+    fake.put({ ...slice1!, endpoints: [{ addresses: ['10.9.9.9'], conditions: { ready: true } }] } as KubeObject)
+    t.match(await becomes((now) => now?.endpoints[0]?.addresses[0] !== '10.9.9.9'), { endpoints: [{ nodeName: 'n1' }] }, 'put right when somebody changed it')
+    fake.remove((await own())!)
+    t.ok(await becomes((now) => now !== undefined), 'and made again when somebody deleted it')
+    await becomes((now) => now?.endpoints[0]?.conditions?.ready === true)
+
+    const metrics = (await s.get('/metrics')).body
+    for (const line of [/coredns_dns_requests_total\{.*type="A"\} \d/, /coredns_dns_responses_total\{.*rcode="NXDOMAIN",plugin="kubernetes"\} [1-9]/, /switchyard_dns_table_stale 0/])
+      t.match(metrics, line)
+
+    const end = await s.end()
+    t.equal(end.code, 0)
+    t.comment(`ended after ${Math.round(end.ms)} ms`)
+    t.equal((await own())?.endpoints[0]?.conditions?.ready, false, 'and says so in its slice')
   })
-  fake.put({ ...slice1!, endpoints: [{ addresses: ['10.9.9.9'], conditions: { ready: true } }] } as KubeObject)
-  t.match(await becomes((now) => now?.endpoints[0]?.addresses[0] !== '10.9.9.9'), { endpoints: [{ nodeName: 'n1' }] }, 'put right when somebody changed it')
-  fake.remove((await own())!)
-  t.ok(await becomes((now) => now !== undefined), 'and made again when somebody deleted it')
-  await becomes((now) => now?.endpoints[0]?.conditions?.ready === true)
-
-  const metrics = (await s.get('/metrics')).body
-  for (const line of [/coredns_dns_requests_total\{.*type="A"\} \d/, /coredns_dns_responses_total\{.*rcode="NXDOMAIN",plugin="kubernetes"\} [1-9]/, /switchyard_dns_table_stale 0/])
-    t.match(metrics, line)
-
-  const end = await s.end()
-  t.equal(end.code, 0)
-  t.comment(`ended after ${Math.round(end.ms)} ms`)
-  t.equal((await own())?.endpoints[0]?.conditions?.ready, false, 'and says so in its slice')
-})
 
 const noDig = spawnSync('dig', ['-v']).error !== undefined ? 'dig (package dnsutils) is not installed' : false
-test('dig finds everything it should', { skip: noDig }, async (t) => {
-  const fake = await FakeApi.start()
-  t.teardown(() => fake.close())
-  fake.putAll(objects)
-  const s = await start(t, fake.kubeconfig())
-  await s.becomes(ready, 'api.shop.svc.cluster.local')
-  const dig = (...args: readonly string[]): string => spawnSync('dig', ['@127.0.0.1', '-p', String(s.port), '+time=2', '+tries=1', ...args], { encoding: 'utf8' }).stdout.trim()
-  t.equal(dig('+short', 'api.shop.svc.cluster.local'), '10.96.8.20')
-  t.equal(dig('+short', '+tcp', 'api.shop.svc.cluster.local'), '10.96.8.20')
-  t.equal(dig('+short', '+search', '+domain=shop.svc.cluster.local', 'api'), '10.96.8.20', '+search')
-  t.equal(dig('+short', '_http._tcp.api.shop.svc.cluster.local', 'SRV'), '0 100 80 api.shop.svc.cluster.local.')
-  t.equal(dig('+short', '-x', '10.96.8.20'), 'api.shop.svc.cluster.local.')
-  t.equal(dig('+short', 'dns-version.cluster.local', 'TXT'), '"1.1.0"')
-  t.equal(dig('+short', 'big.shop.svc.cluster.local').split('\n').length, 100, 'cut over UDP, whole over TCP')
-  t.match(dig('+noall', '+comments', 'api.shop.svc.cluster.local', 'AAAA'), /status: NOERROR.*\n.*qr aa rd ra.*ANSWER: 0, AUTHORITY: 1/)
-  t.match(dig('+noall', '+comments', '+edns=1', '+noednsneg', 'api.shop.svc.cluster.local'), /status: BADVERS/)
-  t.match(dig('+noall', '+comments', 'cluster.local', 'AXFR'), /Transfer failed|REFUSED/)
-  t.match(dig('+noall', '+comments', 'version.bind', 'TXT', 'CH'), /status: REFUSED/)
-  t.match(dig('+noall', '+comments', '+opcode=status', 'cluster.local'), /status: NOTIMP/)
-  t.notMatch(dig('+cookie', 'api.shop.svc.cluster.local'), /COOKIE/, 'cookies are not sent back')
-  t.equal((await s.end()).code, 0)
-})
+for (const how of [[], ['--workers', '2']])
+  test(`dig finds everything it should; ${how.length === 0 ? 'dgram' : 'workers'}`, { skip: noDig }, async (t) => {
+    const fake = await FakeApi.start()
+    t.teardown(() => fake.close())
+    fake.putAll(objects)
+    const s = await start(t, fake.kubeconfig(), how)
+    await s.becomes(ready, 'api.shop.svc.cluster.local')
+    const dig = (...args: readonly string[]): string => spawnSync('dig', ['@127.0.0.1', '-p', String(s.port), '+time=2', '+tries=1', ...args], { encoding: 'utf8' }).stdout.trim()
+    t.equal(dig('+short', 'api.shop.svc.cluster.local'), '10.96.8.20')
+    t.equal(dig('+short', '+tcp', 'api.shop.svc.cluster.local'), '10.96.8.20')
+    t.equal(dig('+short', '+search', '+domain=shop.svc.cluster.local', 'api'), '10.96.8.20', '+search')
+    t.equal(dig('+short', '_http._tcp.api.shop.svc.cluster.local', 'SRV'), '0 100 80 api.shop.svc.cluster.local.')
+    t.equal(dig('+short', '-x', '10.96.8.20'), 'api.shop.svc.cluster.local.')
+    t.equal(dig('+short', 'dns-version.cluster.local', 'TXT'), '"1.1.0"')
+    t.equal(dig('+short', 'big.shop.svc.cluster.local').split('\n').length, 100, 'cut over UDP, whole over TCP')
+    t.match(dig('+noall', '+comments', 'api.shop.svc.cluster.local', 'AAAA'), /status: NOERROR.*\n.*qr aa rd ra.*ANSWER: 0, AUTHORITY: 1/)
+    t.match(dig('+noall', '+comments', '+edns=1', '+noednsneg', 'api.shop.svc.cluster.local'), /status: BADVERS/)
+    t.match(dig('+noall', '+comments', 'cluster.local', 'AXFR'), /Transfer failed|REFUSED/)
+    t.match(dig('+noall', '+comments', 'version.bind', 'TXT', 'CH'), /status: REFUSED/)
+    t.match(dig('+noall', '+comments', '+opcode=status', 'cluster.local'), /status: NOTIMP/)
+    t.notMatch(dig('+cookie', 'api.shop.svc.cluster.local'), /COOKIE/, 'cookies are not sent back')
+    t.equal((await s.end()).code, 0)
+  })
 
 test('whatever the API server does, names come right again', async (t) => {
   const fake = await FakeApi.start()
@@ -229,38 +235,39 @@ test('a kept table answers while there is no API server', async (t) => {
   t.equal((await none.end()).code, 0)
 })
 
-test('a new Corefile is taken without a lost question, a bad one is not', async (t) => {
-  const fake = await FakeApi.start()
-  t.teardown(() => fake.close())
-  fake.putAll(objects)
-  const up = await upstream((m) => ({ answers: [{ ...a('x', '10.7.7.7'), name: m.questions[0]!.name }] }))
-  t.teardown(() => up.close())
-  const path = join(folder(t), 'Corefile')
-  const corefile = (ttl: number): string => `. {\n errors\n reload 150ms\n kubernetes cluster.local {\n ttl ${ttl}\n }\n forward . 127.0.0.1:${up.port}\n cache 30\n}\n`
-  writeFileSync(path, corefile(5))
-  const s = await start(t, fake.kubeconfig(), ['--config', path])
-  await s.becomes(ready, 'api.shop.svc.cluster.local')
-  t.match(await s.ask('example.com'), /10\.7\.7\.7/)
-  let asking = true
-  let lost = 0
-  const load = (async () => {
-    while (asking) if (!(await s.ask('api.shop.svc.cluster.local')).startsWith('NOERROR')) lost++
-  })()
-  writeFileSync(path, corefile(77))
-  t.match(await s.becomes(/ 77 A /, 'api.shop.svc.cluster.local'), / 77 A /)
-  writeFileSync(path, `${corefile(99)}nonsense {\n what\n}\n`)
-  const late = performance.now() + 60_000
-  while (!s.lines.some((l) => l.includes('what: no such directive')) && performance.now() < late) await new Promise((r) => setTimeout(r, 20))
-  t.ok(
-    s.lines.some((l) => l.includes(`${path}:11: what: no such directive`)),
-    'said with its line',
-  )
-  t.match(await s.ask('api.shop.svc.cluster.local'), / 77 A /)
-  asking = false
-  await load
-  t.equal(lost, 0)
-  t.equal((await s.end()).code, 0)
-})
+for (const how of [[], ['--workers', '2']])
+  test(`a new Corefile is taken without a lost question, a bad one is not; ${how.length === 0 ? 'dgram' : 'workers'}`, async (t) => {
+    const fake = await FakeApi.start()
+    t.teardown(() => fake.close())
+    fake.putAll(objects)
+    const up = await upstream((m) => ({ answers: [{ ...a('x', '10.7.7.7'), name: m.questions[0]!.name }] }))
+    t.teardown(() => up.close())
+    const path = join(folder(t), 'Corefile')
+    const corefile = (ttl: number): string => `. {\n errors\n reload 150ms\n kubernetes cluster.local {\n ttl ${ttl}\n }\n forward . 127.0.0.1:${up.port}\n cache 30\n}\n`
+    writeFileSync(path, corefile(5))
+    const s = await start(t, fake.kubeconfig(), ['--config', path, ...how])
+    await s.becomes(ready, 'api.shop.svc.cluster.local')
+    t.match(await s.ask('example.com'), /10\.7\.7\.7/)
+    let asking = true
+    let lost = 0
+    const load = (async () => {
+      while (asking) if (!(await s.ask('api.shop.svc.cluster.local')).startsWith('NOERROR')) lost++
+    })()
+    writeFileSync(path, corefile(77))
+    t.match(await s.becomes(/ 77 A /, 'api.shop.svc.cluster.local'), / 77 A /)
+    writeFileSync(path, `${corefile(99)}nonsense {\n what\n}\n`)
+    const late = performance.now() + 60_000
+    while (!s.lines.some((l) => l.includes('what: no such directive')) && performance.now() < late) await new Promise((r) => setTimeout(r, 20))
+    t.ok(
+      s.lines.some((l) => l.includes(`${path}:11: what: no such directive`)),
+      'said with its line',
+    )
+    t.match(await s.ask('api.shop.svc.cluster.local'), / 77 A /)
+    asking = false
+    await load
+    t.equal(lost, 0)
+    t.equal((await s.end()).code, 0)
+  })
 
 test('what cannot work is said in a sentence', async (t) => {
   const fake = await FakeApi.start()

@@ -1,15 +1,17 @@
 import { readFileSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
 import { connect, type Client } from '../kube/client.ts'
 import { loadCredentials } from '../kube/credentials.ts'
 import { Closers, sleep, aborted } from '../lib/lifecycle.ts'
 import { createLog, explainError, type Log } from '../lib/log.ts'
 import { Metrics } from '../lib/metrics.ts'
-import { command as define, hostPort, UsageError } from '../lib/options.ts'
+import { command as define, duration, hostPort, UsageError } from '../lib/options.ts'
 import { chooseDriver, socketsFlag } from '../lib/sockets/choose.ts'
 import { addressText } from '../lib/sockets/errors.ts'
 import type { Address, Driver } from '../lib/sockets/seam.ts'
 import { listenStatus, type StatusOptions } from '../lib/status.ts'
 import { version } from '../lib/version.ts'
+import type { BatchOptions } from './batches.ts'
 import { Cluster } from './cluster.ts'
 import { CorefileError, parseCorefile, type CorefileSources } from './corefile.ts'
 import { configure, defaultCorefile, type Configuration } from './config.ts'
@@ -18,7 +20,6 @@ import { Fronts } from './fronts.ts'
 import { meters, type Environment } from './handlers/plugin.ts'
 import { keepTable } from './kept.ts'
 import { register, type Registration } from './registration.ts'
-import type { Server } from './server.ts'
 import { mirrorInto, type Sources } from './sources.ts'
 
 const flags = {
@@ -33,6 +34,8 @@ const flags = {
   'require-fresh': { type: 'boolean', help: 'not ready as long as what is answered comes from --state alone' },
   status: { type: 'list', value: 'ADDR:PORT', help: 'status listeners instead of :8080, :8181 and :9153, in this order' },
   sockets: socketsFlag,
+  workers: { type: 'number', value: 'N', help: 'threads that answer datagrams, each listener its own; 0: the main thread does; one a core if left out' },
+  nap: { type: 'string', value: 'DURATION', default: '0', help: 'how long a worker rests before it looks again when few questions came at once, e.g. 50us: less CPU, a little later' },
 } as const
 
 export const command = define({
@@ -44,20 +47,37 @@ export const command = define({
     const port = values['dns.port'] ?? 53
     const listen = values.listen.length > 0 ? values.listen.map((text) => hostPort(text, 'listen')) : [{ host: '', port }]
     const path = values.config ?? values.conf
+    const batches = batchesOf(values.workers, values.nap)
     const { driver, reason } = await chooseDriver(values.sockets, () => import('../linux/sockets/driver.ts'))
     const closers = new Closers()
     closers.add('sockets', () => driver.close())
     try {
-      await run({ log, driver, reason, listen, path, port: given.has('listen') ? listen[0]!.port : port, closers, signal, values })
+      const how = driver.name === 'epoll' && batches !== undefined ? { ...batches, open: await openGroups() } : undefined
+      await run({ log, driver, batches: how, reason, listen, path, port: given.has('listen') ? listen[0]!.port : port, closers, signal, values })
     } finally {
       await closers.close(log)
     }
   },
 })
 
+/** Threads and nap as the flags say; undefined: no threads. */
+function batchesOf(workers: number | undefined, nap: string): Omit<BatchOptions, 'open'> | undefined {
+  const ms = duration(nap)
+  if (ms === undefined || ms > 10) throw new UsageError(`flag --nap: expected a duration of at most 10ms such as 50us, got "${nap}"`)
+  const count = workers ?? Math.min(16, availableParallelism())
+  if (!Number.isInteger(count) || count < 0 || count > 256) throw new UsageError(`flag --workers: expected a number from 0 to 256, got ${count}`)
+  return count === 0 ? undefined : { count, nap: Math.round(ms * 1e6) }
+}
+
+async function openGroups(): Promise<BatchOptions['open']> {
+  const { UdpGroup } = await import('../linux/sockets/udpgroup.ts')
+  return (at, options) => new UdpGroup(at, options)
+}
+
 interface Options {
   readonly log: Log
   readonly driver: Driver
+  readonly batches: BatchOptions | undefined
   readonly reason: string
   readonly listen: readonly { readonly host: string; readonly port: number }[]
   readonly path: string | undefined
@@ -146,7 +166,7 @@ async function run(options: Options): Promise<void> {
   const client: Client = connect(await loadCredentials(values.kubeconfig ?? kubeconfigOf(parse(text))), { userAgent: `switchyard-dns/${version}` })
   closers.add('API client', () => client.close())
   let registration: Registration | undefined
-  const fronts = new Fronts(driver, log, counters, registry)
+  const fronts = new Fronts(driver, log, counters, registry, options.batches)
   closers.add('listeners', () => fronts.close())
   cluster.onChanged = (zone, changed, source) => fronts.changed(zone, changed, source)
   sources = mirrorInto(cluster, client, {
@@ -168,6 +188,7 @@ async function run(options: Options): Promise<void> {
     listen: fronts.addresses.join(', '),
     status: status.map(addressText).join(', '),
     sockets: driver.name,
+    workers: options.batches?.count ?? 0,
     why: options.reason,
   })
   if (values.node !== undefined) {
@@ -226,20 +247,19 @@ async function run(options: Options): Promise<void> {
   stopping = true
   // Questions go on being answered while others learn that we end.
   await registration?.withdraw(400)
-  await untilQuiet(fronts.servers, configuration.options.health?.lameduck ?? 0)
+  await untilQuiet(fronts, configuration.options.health?.lameduck ?? 0)
   fronts.drain()
   for (let waited = 0; waited < 500 && fronts.servers.some((s) => s.busy > 0); waited += 10) await sleep(10)
-  await sleep(10)
-  fronts.close()
+  await fronts.close()
 }
 
 /** Goes on for `lameduck` milliseconds, or until nobody has asked for a while. */
-async function untilQuiet(servers: readonly Server[], lameduck: number): Promise<void> {
+async function untilQuiet(fronts: Fronts, lameduck: number): Promise<void> {
   const end = performance.now() + lameduck
   while (performance.now() < end) {
-    const asked = servers.reduce((sum, s) => sum + s.asked, 0)
+    const { asked } = fronts
     await sleep(Math.min(400, end - performance.now()))
-    if (servers.reduce((sum, s) => sum + s.asked, 0) === asked) return
+    if (fronts.asked === asked) return
   }
 }
 

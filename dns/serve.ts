@@ -28,9 +28,16 @@ export interface FastPath {
 export interface Serving {
   readonly port: number
   readonly dropped: number
-  /** Takes no new questions; those under way are still answered. */
+  /** Takes no new connections, and no new questions on those there are; what is under way is still answered. */
   drain(): void
-  close(): void
+  close(): void | Promise<void>
+}
+
+/** Answers a datagram by the handlers, when they are done. The octets are not needed once it returns. */
+export function answerLater(server: Server, b: Buffer, from: number, to: number, client: Address, local: Address, bound: Bound): void {
+  void server.respond(b, from, to, { client, local, protocol: 'udp' }).then((reply) => {
+    if (reply !== undefined) bound.send(reply, 0, reply.length, client, local)
+  })
 }
 
 /** Answers datagrams at an address. */
@@ -40,11 +47,10 @@ export async function serveDatagrams(
   server: Server,
   how: { readonly reusePort?: boolean; readonly fast?: FastPath | undefined; readonly failed?: (error: Error) => void } = {},
 ): Promise<Serving> {
-  let drained = false
   let closed = false
   const { fast } = how
   const received = (batch: Batch, bound: Bound): void => {
-    if (drained) return
+    if (closed) return
     const began = fast === undefined ? 0 : performance.now()
     let answered = 0
     for (let i = 0; i < batch.count; i++) {
@@ -61,10 +67,7 @@ export async function serveDatagrams(
       const client = batch.peer(i)
       // Nobody can be answered there, and it breaks batches.
       if (client.port === 0) continue
-      const local = batch.local(i)
-      void server.respond(batch.bytes, from, to, { client, local, protocol: 'udp' }).then((reply) => {
-        if (reply !== undefined) bound.send(reply, 0, reply.length, client, local)
-      })
+      answerLater(server, batch.bytes, from, to, client, batch.local(i), bound)
     }
     if (answered > 0) fast!.took(performance.now() - began, answered)
   }
@@ -74,9 +77,9 @@ export async function serveDatagrams(
     get dropped() {
       return bound.dropped
     },
-    drain: () => void (drained = true),
+    // To the last moment: nobody else reads what comes here.
+    drain: () => {},
     close: () => {
-      drained = true
       if (!closed) bound.close()
       closed = true
     },

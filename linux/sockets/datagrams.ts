@@ -6,6 +6,9 @@ import { Arena } from '../ffi/ffi.ts'
 import { readSockaddr, writeSockaddr } from '../ffi/sockaddr.ts'
 import type { Loop, Ready } from './loop.ts'
 
+/** What a socket needs around it: a loop, or for one that no loop watches only calls and a little memory. */
+export type Surroundings = Pick<Loop, 'sys' | 'arena' | 'nameAt' | 'optionAt' | 'forget' | 'later' | 'nextGeneration'>
+
 const defaultBuffer = 4 * 1024 * 1024
 /** Datagrams taken by one call. */
 const batchSize = 64
@@ -43,10 +46,10 @@ interface Shared {
   touched: number
 }
 
-const arenas = new WeakMap<Loop, Shared>()
+const arenas = new WeakMap<Surroundings, Shared>()
 
 /** Headers, vectors and buffers of a batch: all pointers are written once; afterwards only lengths and low halves change. */
-function shared(loop: Loop): Shared {
+function shared(loop: Surroundings): Shared {
   const known = arenas.get(loop)
   if (known !== undefined) return known
   const arena = new Arena(arenaSize)
@@ -84,6 +87,35 @@ function shared(loop: Loop): Shared {
 
 /** Binds a datagram socket in the loop. */
 export function openDatagrams(loop: Loop, at: Address | Descriptor, received: (batch: Batch, bound: Bound) => void, how: BindOptions, gone: () => void): Bound {
+  const socket = openSocket(loop, at, received, how, gone, k.SOCK_NONBLOCK)
+  const r = loop.add(socket.fd, socket, k.EPOLLIN)
+  if (r >= 0) return socket
+  loop.sys.close(socket.fd)
+  throw new SocketError('bind', at, errnoName(r))
+}
+
+/** A socket that somebody else reads, by calls that wait. */
+export interface Apart extends Bound {
+  readonly fd: number
+  /** Of family AF_INET6. */
+  readonly six: boolean
+  /** Datagrams come with the address they were sent to. */
+  readonly wildcard: boolean
+}
+
+/** Binds a datagram socket whose reads wait; no loop watches it. */
+export function openApart(place: Surroundings, at: Address, how: BindOptions): Apart {
+  return openSocket(
+    place,
+    at,
+    () => {},
+    how,
+    () => {},
+    0,
+  )
+}
+
+function openSocket(loop: Surroundings, at: Address | Descriptor, received: (batch: Batch, bound: Bound) => void, how: BindOptions, gone: () => void, type: number): Datagrams {
   const { sys, arena, nameAt: name } = loop
   let fd: number
   const peer = how.connect
@@ -102,8 +134,8 @@ export function openDatagrams(loop: Loop, at: Address | Descriptor, received: (b
   } else {
     const any = at.host === ''
     family = (any ? (peer === undefined ? true : peer.host.includes(':')) : at.host.includes(':')) ? k.AF_INET6 : k.AF_INET
-    fd = sys.socket(family, k.SOCK_DGRAM | k.SOCK_NONBLOCK, 0)
-    if (fd === -E.EAFNOSUPPORT && any) fd = sys.socket((family = k.AF_INET), k.SOCK_DGRAM | k.SOCK_NONBLOCK, 0)
+    fd = sys.socket(family, k.SOCK_DGRAM | type, 0)
+    if (fd === -E.EAFNOSUPPORT && any) fd = sys.socket((family = k.AF_INET), k.SOCK_DGRAM | type, 0)
     check(fd)
     if (family === k.AF_INET6) check(sys.setOption(fd, k.IPPROTO_IPV6, k.IPV6_V6ONLY, (any || at.host === '::') && peer === undefined ? Number(how.ipv6Only ?? false) : 1))
     if (how.reusePort === true) check(sys.setOption(fd, k.SOL_SOCKET, k.SO_REUSEPORT, 1))
@@ -133,21 +165,19 @@ export function openDatagrams(loop: Loop, at: Address | Descriptor, received: (b
   check(sys.getsockname(fd, arena, name, name + 28))
   const local = readSockaddr(arena.buffer, name) ?? { host: '', port: 0 }
   if (family === 0) family = local.host.includes(':') ? k.AF_INET6 : k.AF_INET
-  const socket = new Datagrams(loop, fd, family, wildcard, !('fd' in at) && at.host === '' && peer === undefined ? { host: '', port: local.port } : local, received, how, gone)
-  check(loop.add(fd, socket, k.EPOLLIN))
-  return socket
+  return new Datagrams(loop, fd, family, wildcard, !('fd' in at) && at.host === '' && peer === undefined ? { host: '', port: local.port } : local, received, how, gone)
 }
 
-class Datagrams implements Bound, Batch, Ready {
+class Datagrams implements Apart, Batch, Ready {
   readonly generation: number
   readonly address: Address
   readonly bytes: Buffer
   count = 0
-  readonly #loop: Loop
+  readonly #loop: Surroundings
   readonly #s: Shared
-  readonly #fd: number
-  readonly #six: boolean
-  readonly #wildcard: boolean
+  readonly fd: number
+  readonly six: boolean
+  readonly wildcard: boolean
   readonly #control: boolean
   readonly #received: (batch: Batch, bound: Bound) => void
   readonly #how: BindOptions
@@ -158,13 +188,13 @@ class Datagrams implements Bound, Batch, Ready {
   #closed = false
   #lastDropped = 0
 
-  constructor(loop: Loop, fd: number, family: number, wildcard: boolean, address: Address, received: (batch: Batch, bound: Bound) => void, how: BindOptions, gone: () => void) {
+  constructor(loop: Surroundings, fd: number, family: number, wildcard: boolean, address: Address, received: (batch: Batch, bound: Bound) => void, how: BindOptions, gone: () => void) {
     this.#loop = loop
     this.generation = loop.nextGeneration()
     this.#s = shared(loop)
-    this.#fd = fd
-    this.#six = family === k.AF_INET6
-    this.#wildcard = wildcard
+    this.fd = fd
+    this.six = family === k.AF_INET6
+    this.wildcard = wildcard
     this.#control = wildcard || how.originalDestination === true
     this.address = address
     this.bytes = this.#s.bytes
@@ -182,7 +212,7 @@ class Datagrams implements Bound, Batch, Ready {
         words[h + 2] = 28
         words[h + 10] = 64
       }
-      const n = this.#loop.sys.recvmmsg(this.#fd, this.#s.arena, receiveAt, batchSize, k.MSG_DONTWAIT)
+      const n = this.#loop.sys.recvmmsg(this.fd, this.#s.arena, receiveAt, batchSize, k.MSG_DONTWAIT)
       if (n <= 0) {
         if (n === -E.EAGAIN && (events & k.EPOLLERR) === 0) return
         if (n !== -E.EAGAIN && n !== -E.EINTR) this.#tell(n)
@@ -241,20 +271,7 @@ class Datagrams implements Bound, Batch, Ready {
   local(i: number): Address {
     if (!this.#control) return this.address
     const { b } = this.#s
-    const end = b.readUInt32LE(receiveAt + i * 64 + k.msghdr.controllen)
-    let host = this.address.host
-    for (let at = 0; at + k.cmsghdr.size <= end;) {
-      const c = controlAt + i * 64 + at
-      const length = b.readUInt32LE(c)
-      if (length < k.cmsghdr.size) break
-      const level = b.readInt32LE(c + k.cmsghdr.level)
-      const type = b.readInt32LE(c + k.cmsghdr.type)
-      if ((level === k.IPPROTO_IP && type === k.IP_RECVORIGDSTADDR) || (level === k.IPPROTO_IPV6 && type === k.IPV6_RECVORIGDSTADDR)) return readSockaddr(b, c + k.cmsghdr.data) ?? this.address
-      if (level === k.IPPROTO_IP && type === k.IP_PKTINFO) host = hostAt(b, c + k.cmsghdr.data + k.inPktinfo.address, 4)
-      if (level === k.IPPROTO_IPV6 && type === k.IPV6_PKTINFO) host = hostAt(b, c + k.cmsghdr.data, 16)
-      at += (length + 7) & ~7
-    }
-    return { host, port: this.address.port }
+    return sentTo(b, controlAt + i * 64, b.readUInt32LE(receiveAt + i * 64 + k.msghdr.controllen), this.address)
   }
 
   answer(i: number, bytes: Buffer, from: number, to: number): void {
@@ -290,16 +307,16 @@ class Datagrams implements Bound, Batch, Ready {
     const t = (sendAt + this.#answers * 64) >> 2
     const v = (sendVectorAt + this.#answers * 16) >> 2
     words[t] = nameLow[i]!
-    words[t + 2] = this.#six ? 28 : 16
+    words[t + 2] = this.six ? 28 : 16
     words[v] = low
     words[v + 2] = length
     if (this.#how.connect !== undefined) words[t + 2] = 0
-    if (this.#wildcard) {
+    if (this.wildcard) {
       const c = controlAt + i * 64
       words[t + 8] = controlLow[i]!
       words[t + 10] = words[(receiveAt + i * 64 + k.msghdr.controllen) >> 2]!
       // Routing decides the way out; only link-local addresses need their device.
-      if (!this.#six) words[(c + k.cmsghdr.data) >> 2] = 0
+      if (!this.six) words[(c + k.cmsghdr.data) >> 2] = 0
       else if (b[c + k.cmsghdr.data] !== 0xfe) words[(c + k.cmsghdr.data + k.in6Pktinfo.ifindex) >> 2] = 0
     } else words[t + 10] = 0
     this.#answers++
@@ -309,7 +326,7 @@ class Datagrams implements Bound, Batch, Ready {
     const all = this.#answers
     this.#answers = 0
     for (let done = 0; done < all;) {
-      const n = this.#loop.sys.sendmmsg(this.#fd, this.#s.arena, sendAt + done * 64, all - done, k.MSG_DONTWAIT)
+      const n = this.#loop.sys.sendmmsg(this.fd, this.#s.arena, sendAt + done * 64, all - done, k.MSG_DONTWAIT)
       if (n > 0) done += n
       // That one cannot go; those behind it can.
       else if (n !== -E.EINTR) done++
@@ -325,7 +342,7 @@ class Datagrams implements Bound, Batch, Ready {
     const name = this.#loop.nameAt
     if (this.#how.connect !== undefined) {
       for (let tries = 0; tries < 2; tries++) {
-        const n = sys.send(this.#fd, arena, oneAt, oneAt + length, k.MSG_DONTWAIT)
+        const n = sys.send(this.fd, arena, oneAt, oneAt + length, k.MSG_DONTWAIT)
         if (n >= 0) return true
         // The answer to an earlier datagram; this one has not been tried yet.
         if (n !== -E.ECONNREFUSED && n !== -E.EHOSTUNREACH) return false
@@ -333,16 +350,16 @@ class Datagrams implements Bound, Batch, Ready {
       }
       return false
     }
-    if (peer.host.includes(':') && !this.#six) return false
-    if (local === undefined || !this.#wildcard) {
-      const size = writeSockaddr(this.#loop.arena.buffer, name, peer.host, peer.port, this.#six)
+    if (peer.host.includes(':') && !this.six) return false
+    if (local === undefined || !this.wildcard) {
+      const size = writeSockaddr(this.#loop.arena.buffer, name, peer.host, peer.port, this.six)
       this.#loop.arena.buffer.copy(b, outNameAt, name, name + size)
-      return sys.sendto(this.#fd, arena, oneAt, oneAt + length, k.MSG_DONTWAIT, outNameAt, size) >= 0
+      return sys.sendto(this.fd, arena, oneAt, oneAt + length, k.MSG_DONTWAIT, outNameAt, size) >= 0
     }
     // From a given address: a control message of our own. What waits to be answered has its own headers; those are flushed first.
     this.#flush()
     const t = sendAt >> 2
-    const size = writeSockaddr(b, outNameAt, peer.host, peer.port, this.#six)
+    const size = writeSockaddr(b, outNameAt, peer.host, peer.port, this.six)
     words[t] = arena.pointer(outNameAt, outNameAt + 28) | 0
     words[t + 2] = size
     words[sendVectorAt >> 2] = arena.pointer(oneAt, oneAt + Math.max(length, 1)) | 0
@@ -350,8 +367,8 @@ class Datagrams implements Bound, Batch, Ready {
     words[t + 8] = arena.pointer(outControlAt, outControlAt + 64) | 0
     b.fill(0, outControlAt, outControlAt + 64)
     const scratch = outControlAt + 64
-    writeSockaddr(b, scratch, local.host, 0, this.#six)
-    if (this.#six) {
+    writeSockaddr(b, scratch, local.host, 0, this.six)
+    if (this.six) {
       b.writeUInt32LE(36, outControlAt)
       b.writeInt32LE(k.IPPROTO_IPV6, outControlAt + 8)
       b.writeInt32LE(k.IPV6_PKTINFO, outControlAt + 12)
@@ -364,13 +381,13 @@ class Datagrams implements Bound, Batch, Ready {
       b.copy(b, outControlAt + 16 + k.inPktinfo.source, scratch + 4, scratch + 8)
       words[t + 10] = 32
     }
-    return sys.sendmmsg(this.#fd, arena, sendAt, 1, k.MSG_DONTWAIT) === 1
+    return sys.sendmmsg(this.fd, arena, sendAt, 1, k.MSG_DONTWAIT) === 1
   }
 
   get dropped(): number {
     if (this.#closed) return this.#lastDropped
     const { sys, arena, optionAt } = this.#loop
-    if (sys.getsockopt(this.#fd, k.SOL_SOCKET, k.SO_MEMINFO, arena, optionAt, optionAt + 36) >= 36) this.#lastDropped = arena.buffer.readUInt32LE(optionAt + 32)
+    if (sys.getsockopt(this.fd, k.SOL_SOCKET, k.SO_MEMINFO, arena, optionAt, optionAt + 36) >= 36) this.#lastDropped = arena.buffer.readUInt32LE(optionAt + 32)
     return this.#lastDropped
   }
 
@@ -385,10 +402,27 @@ class Datagrams implements Bound, Batch, Ready {
     if (this.#closed) return
     void this.dropped
     this.#closed = true
-    this.#loop.forget(this.#fd)
-    this.#loop.sys.close(this.#fd)
+    this.#loop.forget(this.fd)
+    this.#loop.sys.close(this.fd)
     this.#gone()
   }
+}
+
+/** Where a datagram was sent to, by its control messages [at, at + length) of `b`; `bound`: what the socket is bound to. */
+export function sentTo(b: Buffer, controls: number, length: number, bound: Address): Address {
+  let { host } = bound
+  for (let at = 0; at + k.cmsghdr.size <= length;) {
+    const c = controls + at
+    const size = b.readUInt32LE(c)
+    if (size < k.cmsghdr.size) break
+    const level = b.readInt32LE(c + k.cmsghdr.level)
+    const type = b.readInt32LE(c + k.cmsghdr.type)
+    if ((level === k.IPPROTO_IP && type === k.IP_RECVORIGDSTADDR) || (level === k.IPPROTO_IPV6 && type === k.IPV6_RECVORIGDSTADDR)) return readSockaddr(b, c + k.cmsghdr.data) ?? bound
+    if (level === k.IPPROTO_IP && type === k.IP_PKTINFO) host = hostAt(b, c + k.cmsghdr.data + k.inPktinfo.address, 4)
+    if (level === k.IPPROTO_IPV6 && type === k.IPV6_PKTINFO) host = hostAt(b, c + k.cmsghdr.data, 16)
+    at += (size + 7) & ~7
+  }
+  return { host, port: bound.port }
 }
 
 function hostAt(b: Buffer, at: number, size: 4 | 16): string {
