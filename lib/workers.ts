@@ -1,10 +1,13 @@
 import { availableParallelism } from 'node:os'
-import { parentPort, Worker, workerData } from 'node:worker_threads'
+import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
 import { Backoff } from './backoff.ts'
 import { explainError, type Log } from './log.ts'
 
 /** Milliseconds a worker must have lived for the next one to be started without a wait. */
 const livedLong = 10_000
+
+/** Milliseconds between the warning and the end of a worker that is terminated. */
+export const terminateAfter = 20
 
 /** What a crew of workers is made of. */
 export interface WorkersOptions<Whole> {
@@ -16,6 +19,8 @@ export interface WorkersOptions<Whole> {
   readonly data?: unknown
   /** The whole table, as it is now. */
   whole(): Whole
+  /** Told that a worker is about to be terminated, `terminateAfter` ms before: what could still call into it must not. */
+  terminating?(index: number): void
   /** Told when a worker is gone, before another one takes its place. */
   died?(index: number): void
   message?(index: number, message: unknown): void
@@ -28,6 +33,9 @@ type ToWorker<Whole, Change> =
   | { readonly kind: 'message'; readonly message: unknown }
   | { readonly kind: 'end' }
 type ToMain = { readonly kind: 'ready' } | { readonly kind: 'whole?' } | { readonly kind: 'message'; readonly message: unknown }
+
+/** Whether this code runs in a worker, which may be terminated at any time. */
+export const inWorker = !isMainThread
 
 /** A module of ours as a worker's file, in a checkout (`.ts`) and in a package (`.js`). */
 export function workerFile(from: string, name: string): URL {
@@ -83,7 +91,7 @@ export class Workers<Whole, Change> {
         if (worker === undefined) return
         const gone = new Promise<void>((resolve) => worker.once('exit', () => resolve()))
         this.#post(slot, { kind: 'end' })
-        const timer = setTimeout(() => void worker.terminate(), ms)
+        const timer = setTimeout(() => void this.#terminate(slot), ms)
         await gone
         clearTimeout(timer)
       }),
@@ -92,7 +100,16 @@ export class Workers<Whole, Change> {
 
   /** Ends one at once, as a crash would; for tests. */
   async kill(index: number): Promise<void> {
-    await this.#slots[index]!.worker?.terminate()
+    await this.#terminate(this.#slots[index]!)
+  }
+
+  async #terminate(slot: Slot): Promise<void> {
+    const { worker } = slot
+    if (worker === undefined) return
+    this.#options.terminating?.(slot.index)
+    // What was already on its way arrives in this time.
+    await new Promise((resolve) => setTimeout(resolve, terminateAfter))
+    await worker.terminate()
   }
 
   #start(slot: Slot): void {

@@ -439,17 +439,21 @@ export interface Watch {
 
 /**
  * Calls `ready` from the event loop whenever `fd` (a socket, or a whole epoll descriptor) is readable, until closed. Level-triggered: read until there is no more, or it comes again at once.
+ * `apart`: not from inside the native callback but right after it, at a small price. A worker that is terminated while it runs inside the callback takes the whole process with it.
  * What `ready` throws goes to `failed`: left alone it would stay pending inside N-API and end the process at some later garbage collection, naming nothing of ours.
  */
-export function watch(fd: number, ready: () => void, failed: (error: unknown) => void = raise): Watch {
-  const handle = required().node.poll(fd, { readable: true }, () => {
+export function watch(fd: number, ready: () => void, failed: (error: unknown) => void = raise, apart = false): Watch {
+  let open = true
+  const told = (): void => {
+    if (!open) return
     try {
       ready()
     } catch (error) {
       failed(error)
     }
-  })
-  return { close: () => handle.close(), ref: () => handle.ref(), unref: () => handle.unref() }
+  }
+  const handle = required().node.poll(fd, { readable: true }, apart ? () => void setImmediate(told) : told)
+  return { close: () => ((open = false), handle.close()), ref: () => handle.ref(), unref: () => handle.unref() }
 }
 
 function raise(error: unknown): void {

@@ -105,7 +105,7 @@ export class EpollDriver implements Driver {
       index,
     )
     if (share !== undefined) {
-      share.join(index, this.#loop.epoll)
+      share.enter(index, this.#loop.epoll)
       this.#loop.stranger = (fd, tag, generation) => this.#handedOver(fd, tag, generation)
     }
     this.#streams = { loop: this.#loop, pipes: new Pipes(this.#loop), all: new Set() }
@@ -113,6 +113,11 @@ export class EpollDriver implements Driver {
 
   get now(): number {
     return this.#loop.now
+  }
+
+  /** All listeners are there: from now on the others of the share may hand connections over. */
+  join(): void {
+    this.#loop.share?.join(this.#loop.index)
   }
 
   /** For tests and metrics. `unheard`: connections ended because their first bytes did not come in time. */
@@ -136,7 +141,7 @@ export class EpollDriver implements Driver {
     const shared = 'fd' in at && this.#loop.share !== undefined && fd < 2048
     const listener = new Listener(this.#loop, fd, shared, (client, peer, peerPort) => this.#taken(fd, shared, client, peer, peerPort, accept, how), how)
     if (shared) this.#tags.set(fd, { accept, how })
-    const r = this.#loop.add(fd, listener, shared ? k.EPOLLIN | k.EPOLLEXCLUSIVE : k.EPOLLIN)
+    const r = this.#loop.add(fd, listener, shared ? k.EPOLLIN | k.EPOLLEXCLUSIVE : k.EPOLLIN, shared)
     if (r < 0) {
       if (!shared) this.#loop.sys.close(fd)
       throw new SocketError('listen on', at, errnoName(r))
@@ -151,10 +156,12 @@ export class EpollDriver implements Driver {
     return {
       port: readSockaddr(arena.buffer, nameAt)?.port ?? 0,
       drain: () => {
-        // Those who wait in the queue were promised a connection by the kernel.
-        if (this.#listeners.has(listener) && !shared) listener.acceptAll()
+        // Gets no more from the others; but those who wait in the queue were promised a connection by the kernel, and we may be the last to look.
         if (shared) this.#loop.share?.leave(this.#loop.index)
+        if (this.#listeners.has(listener)) listener.acceptAll()
         gone()
+        // What others have given us before is met now: whoever counts what is left to do must see it.
+        if (shared) this.#loop.turn()
       },
       close: gone,
     }
@@ -191,8 +198,8 @@ export class EpollDriver implements Driver {
   }
 
   /** A listening socket for workers to share, in nobody's epoll set: each gives it to `listen` as a descriptor. */
-  reserve(at: Address, how: ListenOptions = {}): { readonly fd: number; readonly port: number; close(): void } {
-    const fd = this.#openListener(at, how)
+  reserve(at: Address | Descriptor, how: ListenOptions = {}): { readonly fd: number; readonly port: number; close(): void } {
+    const fd = 'fd' in at ? this.#adopt(at) : this.#openListener(at, how)
     const { sys, arena, nameAt } = this.#loop
     sys.getsockname(fd, arena, nameAt, nameAt + 28)
     return { fd, port: readSockaddr(arena.buffer, nameAt)?.port ?? 0, close: () => void sys.close(fd) }
@@ -379,6 +386,8 @@ export class EpollDriver implements Driver {
     await new Promise<void>((resolve) => setImmediate(resolve))
     this.#streams.pipes.close()
     this.#loop.close()
+    // Given to us between the last look and now: nobody else would end them.
+    this.#loop.share?.bury(this.#loop.index)
   }
 
   /** How TLS is done: counts of the filter, or why `node:tls` does it. */

@@ -1,4 +1,5 @@
 import { performance } from 'node:perf_hooks'
+import { inWorker } from '../../lib/workers.ts'
 import { EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, epollEvent } from '../ffi/constants.ts'
 import { E } from '../ffi/errno.ts'
 import type { Share } from './share.ts'
@@ -67,9 +68,12 @@ export class Loop {
     this.#words = new Int32Array(this.arena.buffer.buffer, this.arena.buffer.byteOffset, events / 4)
     this.epoll = this.sys.epollCreate()
     if (this.epoll < 0) throw new Error(`epoll_create1: errno ${-this.epoll}`)
-    this.#watch = watch(this.epoll, () => this.turn(), failed)
+    this.#watch = watch(this.epoll, () => this.turn(), failed, inWorker)
     this.#watch.unref()
+    // Runs before the thread of a worker is torn down, also by an uncaught error.
+    if (inWorker) process.on('exit', this.#unwatch)
   }
+  readonly #unwatch = (): void => this.#watch.close()
 
   /** Milliseconds; while events are being told, when they came. */
   get now(): number {
@@ -81,11 +85,15 @@ export class Loop {
     return (this.#generation = (this.#generation + 1) & 0x3fff_ffff)
   }
 
-  add(fd: number, owner: Ready, events: number): number {
+  /** `everybodys`: other threads have the descriptor too. */
+  add(fd: number, owner: Ready, events: number, everybodys = false): number {
     this.#owners[fd] = owner
     const r = this.sys.epollControl(this.epoll, EPOLL_CTL_ADD, fd, events, fd, owner.generation)
     if (r < 0) this.#owners[fd] = undefined
-    else if (this.#active++ === 0) this.#watch.ref()
+    else {
+      if (this.#active++ === 0) this.#watch.ref()
+      if (!everybodys) this.share?.own(this.index, fd)
+    }
     return r
   }
 
@@ -111,6 +119,7 @@ export class Loop {
   forget(fd: number): void {
     if (this.#owners[fd] === undefined) return
     this.#owners[fd] = undefined
+    this.share?.disown(this.index, fd)
     if (--this.#active === 0) this.#watch.unref()
   }
 
@@ -127,11 +136,14 @@ export class Loop {
 
   close(): void {
     this.#watch.close()
+    process.off('exit', this.#unwatch)
+    this.share?.disown(this.index, this.epoll)
     this.sys.close(this.epoll)
   }
 
   /** Tells what is ready; libuv calls it. */
   turn(): void {
+    if (this.#inTurn) return
     this.#inTurn = true
     try {
       for (let waits = 0; waits < mostWaits; waits++) {

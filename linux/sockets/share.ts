@@ -4,10 +4,11 @@ import { syscalls } from '../ffi/ffi.ts'
 const mostWorkers = 64
 const mostDescriptors = 1 << 20
 
-// Words of the shared memory: for each worker its epoll descriptor + 1 (0: nobody) and its connections; then the generation of each descriptor.
-const epollWord = (index: number): number => index * 2
-const countWord = (index: number): number => index * 2 + 1
-const generationWord = mostWorkers * 2
+// Words of the shared memory: for each worker its epoll descriptor + 1 (0: nobody), whether it takes connections from others, and how many it has; then the generation of each descriptor.
+const epollWord = (index: number): number => index * 4
+const joinedWord = (index: number): number => index * 4 + 1
+const countWord = (index: number): number => index * 4 + 2
+const generationWord = mostWorkers * 4
 const ownerByte = (generationWord + mostDescriptors) * 4
 
 /**
@@ -27,15 +28,35 @@ export class Share {
   }
 
   /** Takes the place `index`, which nobody has. */
-  join(index: number, epoll: number): void {
+  enter(index: number, epoll: number): void {
     if (index < 0 || index >= mostWorkers) throw new RangeError(`worker ${index} of at most ${mostWorkers}`)
-    Atomics.store(this.#words, countWord(index), 0)
     Atomics.store(this.#words, epollWord(index), epoll + 1)
+    this.own(index, epoll)
+  }
+
+  /** From now on others may give connections to `index`, by putting them into its epoll set. */
+  join(index: number): void {
+    Atomics.store(this.#words, joinedWord(index), 1)
   }
 
   /** Gets no more connections from others. */
   leave(index: number): void {
-    Atomics.store(this.#words, epollWord(index), 0)
+    Atomics.store(this.#words, joinedWord(index), 0)
+  }
+
+  /**
+   * Makes sure that nothing wakes `index` any more, which is about to be terminated: an event that meets a thread which may not run JavaScript any longer ends the whole process
+   * (koffi throws where nobody can catch). Another set, an empty one, takes the place of its epoll descriptor; the old one is gone with all that was in it.
+   */
+  silence(index: number): void {
+    const epoll = this.epollOf(index)
+    this.leave(index)
+    if (epoll < 0) return
+    const sys = syscalls()
+    const empty = sys.epollCreate()
+    if (empty < 0) return
+    sys.dup3(empty, epoll, 0x8_0000)
+    sys.close(empty)
   }
 
   /** A new owner of `fd`, or none any more: events for the one before are stale. */
@@ -50,9 +71,9 @@ export class Share {
   /** The worker with the fewest connections; `own` if it is as good as any. */
   least(own: number): number {
     let best = own
-    let fewest = Atomics.load(this.#words, epollWord(own)) === 0 ? Infinity : Atomics.load(this.#words, countWord(own))
+    let fewest = Atomics.load(this.#words, joinedWord(own)) === 0 ? Infinity : Atomics.load(this.#words, countWord(own))
     for (let i = 0; i < mostWorkers; i++) {
-      if (i === own || Atomics.load(this.#words, epollWord(i)) === 0) continue
+      if (i === own || Atomics.load(this.#words, joinedWord(i)) === 0) continue
       const n = Atomics.load(this.#words, countWord(i))
       if (n < fewest) [best, fewest] = [i, n]
     }
@@ -67,20 +88,30 @@ export class Share {
     return Atomics.load(this.#words, countWord(index))
   }
 
+  /** An accepted connection is `index`'s. */
   taken(index: number, fd: number): void {
     Atomics.add(this.#words, countWord(index), 1)
-    Atomics.store(this.#owners, fd, index + 1)
+    this.own(index, fd)
   }
 
+  /** An accepted connection of `index` is no more; to be said before the descriptor is closed. */
   released(index: number, fd: number): void {
     Atomics.sub(this.#words, countWord(index), 1)
-    Atomics.store(this.#owners, fd, 0)
+    this.disown(index, fd)
   }
 
-  /** Closes what a worker had that is no more: nobody else knows of those descriptors. */
+  /** Any descriptor that only `index` has: when it dies nobody else knows of it. */
+  own(index: number, fd: number): void {
+    if (fd < mostDescriptors) this.#owners[fd] = index + 1
+  }
+
+  disown(index: number, fd: number): void {
+    if (fd < mostDescriptors && this.#owners[fd] === index + 1) this.#owners[fd] = 0
+  }
+
+  /** Closes what a worker had that is no more. */
   bury(index: number): number {
     const sys = syscalls()
-    const epoll = this.epollOf(index)
     this.leave(index)
     let closed = 0
     for (let fd = this.#owners.indexOf(index + 1); fd >= 0; fd = this.#owners.indexOf(index + 1, fd + 1)) {
@@ -89,7 +120,7 @@ export class Share {
       sys.close(fd)
       closed++
     }
-    if (epoll >= 0) sys.close(epoll)
+    Atomics.store(this.#words, epollWord(index), 0)
     Atomics.store(this.#words, countWord(index), 0)
     return closed
   }

@@ -55,6 +55,7 @@ export class Pipes {
     if (typeof ends === 'number') return undefined
     // Refused above pipe-user-pages-soft; then it keeps its 64 KiB.
     this.#loop.sys.fcntl(ends[1], F_SETPIPE_SZ, pipeSize)
+    for (const fd of ends) this.#loop.share?.own(this.#loop.index, fd)
     this.open++
     return { r: ends[0], w: ends[1] }
   }
@@ -71,8 +72,10 @@ export class Pipes {
 
   #close(pipe: Pipe): void {
     this.open--
-    this.#loop.sys.close(pipe.r)
-    this.#loop.sys.close(pipe.w)
+    for (const fd of [pipe.r, pipe.w]) {
+      this.#loop.share?.disown(this.#loop.index, fd)
+      this.#loop.sys.close(fd)
+    }
   }
 }
 
