@@ -80,4 +80,6 @@ async function ours(kernel: Kernel): Promise<string> {
   return out.join('\n')
 }
 
-const chainOf = (line: string): string => line.split(' ')[1]!
+function chainOf(line: string): string {
+  return line.split(' ')[1]!
+}
