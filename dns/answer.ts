@@ -1,5 +1,5 @@
 import type { Address } from '../lib/sockets/seam.ts'
-import type { Edns, Question, Rec } from './wire/message.ts'
+import type { Edns, EdnsOption, Question, Rec } from './wire/message.ts'
 import type { Name } from './wire/name.ts'
 
 /** A question on its way through the handlers. */
@@ -14,6 +14,8 @@ export interface Query {
   readonly local: Address
   readonly protocol: 'udp' | 'tcp' | 'tls'
   readonly edns: Edns | undefined
+  /** EDNS options that upstream servers are sent. */
+  readonly options?: readonly EdnsOption[]
   readonly recursionDesired: boolean
   readonly checkingDisabled: boolean
   /** The names whose aliases led here. */
@@ -50,6 +52,8 @@ export interface Handler {
   readonly name: string
   readonly manner: 'folds' | 'counts' | 'asks'
   answer(query: Query, next: (query?: Query) => Promise<Answer>): Promise<Answer>
+  /** Makes questions of other classes ours. */
+  readonly foreign?: boolean
   /** Of a handler that folds: the names whose answers it makes or changes; all that it does not name goes through it unchanged. None if left out. */
   touches?(): readonly Name[] | 'all'
   /** Set by whoever compiles: to be told when `touches` says something else. */

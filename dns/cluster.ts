@@ -1,4 +1,4 @@
-import type { EndpointSlice, KubeObject, Namespace, Pod, Service } from '../kube/objects.ts'
+import type { EndpointSlice, Ingress, KubeObject, Namespace, Pod, Service } from '../kube/objects.ts'
 import { keyOf } from '../kube/resources.ts'
 import { compileNamespace, compilePod, compileService, compileZone, type ZoneSettings } from './compile.ts'
 import { serviceNameLabel } from './reduce.ts'
@@ -11,6 +11,7 @@ export interface Kinds {
   readonly slice: EndpointSlice
   readonly namespace: Namespace
   readonly pod: Pod
+  readonly ingress: Ingress
 }
 export type Kind = keyof Kinds
 
@@ -38,9 +39,13 @@ const turn = 5
  * Changes are gathered for a turn of the event loop; only what they touch is compiled again.
  */
 export class Cluster {
-  readonly objects: { readonly [K in Kind]: Map<string, Kinds[K]> } = { service: new Map(), slice: new Map(), namespace: new Map(), pod: new Map() }
+  readonly objects: { readonly [K in Kind]: Map<string, Kinds[K]> } = { service: new Map(), slice: new Map(), namespace: new Map(), pod: new Map(), ingress: new Map() }
   readonly zones: ClusterZone[] = []
   readonly #slices = new Map<string, Map<string, EndpointSlice>>()
+  /** Pods by address, but for those that share their node's. */
+  readonly #podAt = new Map<string, string>()
+  readonly #told = new Set<Kind>()
+  readonly #listeners = new Map<Kind, Set<() => void>>()
   readonly #dirty = { service: new Set<string>(), namespace: new Set<string>(), pod: new Set<string>() }
   #options: ClusterOptions
   #self: readonly string[]
@@ -105,8 +110,31 @@ export class Cluster {
         break
       case 'pod':
         this.#dirty.pod.add(key)
+        this.#place(key, old as Pod | undefined, now as Pod | undefined)
+        break
+      case 'ingress':
+        this.#told.add(kind)
     }
     this.#schedule()
+  }
+
+  #place(key: string, old: Pod | undefined, now: Pod | undefined): void {
+    for (const ip of addressesOf(old)) if (this.#podAt.get(ip) === key) this.#podAt.delete(ip)
+    for (const ip of addressesOf(now)) this.#podAt.set(ip, key)
+  }
+
+  /** The Pod that has an address of its own, as far as Pods are mirrored. */
+  podAt(address: string): Pod | undefined {
+    const key = this.#podAt.get(address)
+    return key === undefined ? undefined : this.objects.pod.get(key)
+  }
+
+  /** Calls `f` soon after objects of this kind changed, until what it returns is called. */
+  whenChanged(kind: 'ingress', f: () => void): () => void {
+    let all = this.#listeners.get(kind)
+    if (all === undefined) this.#listeners.set(kind, (all = new Set()))
+    all.add(f)
+    return () => all.delete(f)
   }
 
   #forget(service: string, slice: string): void {
@@ -137,6 +165,10 @@ export class Cluster {
   }
 
   #work(until: number): boolean {
+    for (const kind of this.#told) {
+      this.#told.delete(kind)
+      for (const f of this.#listeners.get(kind) ?? []) f()
+    }
     for (const name of this.#dirty.namespace) {
       this.#dirty.namespace.delete(name)
       const now = this.objects.namespace.get(name)
@@ -187,6 +219,12 @@ export class Cluster {
 
 /** The Service that Pods find their DNS by. */
 const dnsService = 'kube-system/kube-dns'
+
+function addressesOf(pod: Pod | undefined): readonly string[] {
+  const { phase, podIP, podIPs } = pod?.status ?? {}
+  if (pod?.spec.hostNetwork === true || phase === 'Succeeded' || phase === 'Failed') return []
+  return podIPs?.map((p) => p.ip) ?? (podIP === undefined ? [] : [podIP])
+}
 
 /** Which Service a slice belongs to; slices of others (multi-cluster ones) to none. */
 function ownerOf(slice: KubeObject | undefined): string | undefined {

@@ -72,8 +72,9 @@ export function configure(blocks: readonly ServerBlock[], env: Environment, host
           const where = `${key.scheme} ${host} ${key.port}`
           let plan = plans.get(where)
           if (plan === undefined) plans.set(where, (plan = { scheme: key.scheme, host, port: key.port, sites: [], options }))
-          if (plan.sites.some((s) => s.zone === key.zone)) throw new CorefileError(block, `${key.text} is served by another block already`)
-          plan.sites.push({ zone: key.zone, text: printName(key.zone), handlers, bufsize: options.bufsize ?? 1232 })
+          // Of several views the first that fits is taken; behind one that takes all, nobody is reached.
+          if (plan.sites.some((s) => s.zone === key.zone && s.view === undefined)) throw new CorefileError(block, `${key.text} is served by another block already`)
+          plan.sites.push({ zone: key.zone, text: printName(key.zone), handlers, bufsize: options.bufsize ?? 1232, ...(options.view === undefined ? {} : { view: options.view }) })
         }
       }
     }

@@ -1,7 +1,7 @@
 import { connect } from '../kube/client.ts'
 import { loadCredentials } from '../kube/credentials.ts'
 import type { KubeObject, Pod } from '../kube/objects.ts'
-import { endpointslices, namespaces, pods, services, type Resource } from '../kube/resources.ts'
+import { endpointslices, ingresses, namespaces, pods, services, type Resource } from '../kube/resources.ts'
 import { silent } from '../lib/log.ts'
 import { Metrics } from '../lib/metrics.ts'
 import { command as define, UsageError } from '../lib/options.ts'
@@ -13,10 +13,10 @@ import { parseCorefile } from './corefile.ts'
 import { findFiles, readText } from './files.ts'
 import { KubernetesHandler } from './handlers/kubernetes/handler.ts'
 import { meters } from './handlers/plugin.ts'
-import { reduceNamespace, reducePod, reduceService, reduceSlice } from './reduce.ts'
+import { reduceIngress, reduceNamespace, reducePod, reduceService, reduceSlice } from './reduce.ts'
 import { Server } from './server.ts'
 import { printData } from './wire/data.ts'
-import { fold, labelsBefore, parseName, printName, type Name } from './wire/name.ts'
+import { fold, labelsBefore, parseName, printName, within, type Name } from './wire/name.ts'
 import { Rcode, rcodeName, typeName, typeNumber } from './wire/types.ts'
 
 /** One question of a walk and what came back. */
@@ -67,7 +67,7 @@ export function candidates(name: string, { ndots, search }: ResolverSettings): r
 }
 
 /** Walks the names a client tries until one has an answer. */
-export async function walk(name: string, types: readonly string[], settings: ResolverSettings, server: Server, from?: string): Promise<Explanation> {
+export async function walk(name: string, types: readonly string[], settings: ResolverSettings, server: Server, from?: string, client?: string): Promise<Explanation> {
   const questions: Step[] = []
   let found: string | undefined
   for (const text of candidates(name, settings)) {
@@ -75,7 +75,7 @@ export async function walk(name: string, types: readonly string[], settings: Res
     if (wire === undefined) throw new UsageError(`${text} is no domain name`)
     let answered = false
     for (const type of types) {
-      const answer = await server.ask(fold(wire), typeNumber(type)!)
+      const answer = await server.ask(fold(wire), typeNumber(type)!, client)
       questions.push(stepOf(server, fold(wire), type, answer))
       if (answer.rcode === Rcode.NOERROR && answer.answers.length > 0) answered = true
     }
@@ -102,7 +102,7 @@ function stepOf(server: Server, name: Name, type: string, answer: Answer): Step 
 }
 
 function kubernetesOf(server: Server, name: Name): KubernetesHandler | undefined {
-  return server.siteOf(name)?.handlers.find((h) => h instanceof KubernetesHandler && h.zoneOf(name) !== undefined) as KubernetesHandler | undefined
+  return server.sites.find((s) => within(name, s.zone))?.handlers.find((h) => h instanceof KubernetesHandler && h.zoneOf(name) !== undefined) as KubernetesHandler | undefined
 }
 
 /** Which of the name's labels stands for something that is not there. */
@@ -185,13 +185,14 @@ export const explain = define({
       const text = values.config === undefined ? defaultCorefile : readText(values.config)
       if (text === undefined) throw new UsageError(`cannot read ${values.config ?? ''}`)
       const blocks = parseCorefile(text, values.config ?? '(default)', { files: findFiles, environment: (n) => process.env[n], port: 53 })
+      const wanted = new Set<'pod' | 'ingress'>()
       const env = {
         log: silent,
         metrics: meters(new Metrics()),
         driver,
         resolvConf: values['resolv-conf'],
         cluster,
-        wantPods: () => {},
+        want: (kind: 'pod' | 'ingress') => void wanted.add(kind),
         read: readText,
         self: [],
         now: () => performance.now(),
@@ -201,12 +202,18 @@ export const explain = define({
       await readInto(cluster, 'namespace', namespaces, reduceNamespace)
       await readInto(cluster, 'service', services, reduceService)
       await readInto(cluster, 'slice', endpointslices, reduceSlice)
-      if (cluster.zones.some((z) => z.settings.pods === 'verified')) await readInto(cluster, 'pod', pods, reducePod)
+      if (wanted.has('pod')) await readInto(cluster, 'pod', pods, reducePod)
+      if (wanted.has('ingress')) await readInto(cluster, 'ingress', ingresses, reduceIngress)
       cluster.flush()
       cluster.complete = true
       const zone = cluster.zones[0]?.settings.zones[0]
       let settings: ResolverSettings = { ndots: 1, search: [] }
-      if (from !== undefined && zone !== undefined) settings = settingsOf(await client.get(pods, from[2]!, from[1]!, { signal: context.signal }), printName(zone).slice(0, -1))
+      let address: string | undefined
+      if (from !== undefined && zone !== undefined) {
+        const pod = await client.get(pods, from[2]!, from[1]!, { signal: context.signal })
+        settings = settingsOf(pod, printName(zone).slice(0, -1))
+        address = pod.status?.podIP
+      }
       const server = new Server(
         configuration.listeners.flatMap((l) => l.sites),
         silent,
@@ -217,6 +224,7 @@ export const explain = define({
         settings,
         server,
         values.from,
+        address,
       )
       context.out(values.output === 'json' ? `${JSON.stringify(said, null, 2)}\n` : printExplanation(said))
       configuration.close()

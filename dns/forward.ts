@@ -3,7 +3,7 @@ import type { Log } from '../lib/log.ts'
 import type { Address, Bound, Driver, Protocol, TlsClient, Wire } from '../lib/sockets/seam.ts'
 import { bracketed } from '../lib/ip.ts'
 import { bare, type Answer } from './answer.ts'
-import { decode, encode, Malformed, opcodeOf, type Message, type Question, type Rec } from './wire/message.ts'
+import { decode, encode, Malformed, opcodeOf, type EdnsOption, type Message, type Question, type Rec } from './wire/message.ts'
 import { fold, type Name, root } from './wire/name.ts'
 import { Class, Flag, Rcode, rcodeName, Type } from './wire/types.ts'
 
@@ -57,6 +57,8 @@ export interface Asked {
   readonly type: number
   readonly dnssec: boolean
   readonly checkingDisabled: boolean
+  /** EDNS options that are sent along. */
+  readonly options?: readonly EdnsOption[] | undefined
 }
 
 interface Server {
@@ -123,7 +125,7 @@ export class Forwarder {
 
   /** The answer of the first server that has one. Never rejects. */
   ask(asked: Asked): Promise<Answer> {
-    const key = `${asked.type} ${asked.dnssec ? 1 : 0}${asked.checkingDisabled ? 1 : 0}${asked.name}`
+    const key = `${asked.type} ${asked.dnssec ? 1 : 0}${asked.checkingDisabled ? 1 : 0}${asked.name}${optionsKey(asked.options)}`
     const flight = this.#flights.get(key)
     if (flight !== undefined) return flight
     if (this.#servers.length === 0) return Promise.resolve(bare(Rcode.SERVFAIL, 'forward', 'no resolver is configured for names outside the cluster'))
@@ -246,7 +248,7 @@ export class Forwarder {
 
   #write(id: number, asked: Asked): number {
     const question = { name: asked.name, type: asked.type, class: Class.IN }
-    return encode({ id, flags: Flag.RD | (asked.checkingDisabled ? Flag.CD : 0), rcode: 0, question, edns: { size: udpSize, dnssec: asked.dnssec } }, this.#out)
+    return encode({ id, flags: Flag.RD | (asked.checkingDisabled ? Flag.CD : 0), rcode: 0, question, edns: { size: udpSize, dnssec: asked.dnssec, options: asked.options ?? [] } }, this.#out)
   }
 
   async #byUdp(server: Server, asked: Asked, ms: number): Promise<Message | string> {
@@ -320,6 +322,9 @@ export class Forwarder {
     return server.stream.ask(this.#out, end, { name: asked.name, type: asked.type, class: Class.IN }, ms)
   }
 }
+
+/** Equal for equal options. */
+export const optionsKey = (options: readonly EdnsOption[] | undefined): string => (options === undefined ? '' : JSON.stringify(options))
 
 const suspicious = 'several answers that were not to the question'
 

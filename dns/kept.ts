@@ -5,7 +5,7 @@ import type { Cluster, Kind, Kinds } from './cluster.ts'
 
 /** Least milliseconds between two writes. */
 const least = 5000
-const kinds: readonly Kind[] = ['namespace', 'service', 'slice', 'pod']
+const kinds: readonly Kind[] = ['namespace', 'service', 'slice', 'pod', 'ingress']
 const format = 1
 
 /** Keeps what is answered from on disk. */

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { connect, type Client } from '../kube/client.ts'
-import { loadCredentials } from '../kube/credentials.ts'
+import { loadCredentials, parseKubeconfig, type Credentials } from '../kube/credentials.ts'
 import { Closers, sleep, aborted } from '../lib/lifecycle.ts'
 import { createLog, explainError, type Log } from '../lib/log.ts'
 import { Metrics } from '../lib/metrics.ts'
@@ -101,8 +101,8 @@ async function run(options: Options): Promise<void> {
   const ending = new AbortController()
   closers.add('mirrors', () => ending.abort())
 
-  let wantsPods = false
-  let addPods = (): void => void (wantsPods = true)
+  const wanted = new Set<'pod' | 'ingress'>()
+  let want = (kind: 'pod' | 'ingress'): void => void wanted.add(kind)
   const cluster = new Cluster({ self: listen.map((l) => l.host).filter((h) => h !== '' && h !== '0.0.0.0' && h !== '::') })
   const env: Environment = {
     log,
@@ -110,7 +110,7 @@ async function run(options: Options): Promise<void> {
     metrics: counters,
     resolvConf: values['resolv-conf'],
     cluster,
-    wantPods: () => addPods(),
+    want: (kind) => want(kind),
     read: readText,
     self: listen,
     now: () => performance.now(),
@@ -163,7 +163,7 @@ async function run(options: Options): Promise<void> {
   const status = await statusListeners(options, configuration, registry, ready, closers)
 
   // The API server first: the sooner it is read, the fewer questions end in SERVFAIL.
-  const client: Client = connect(await loadCredentials(values.kubeconfig ?? kubeconfigOf(parse(text))), { userAgent: `switchyard-dns/${version}` })
+  const client: Client = connect(await credentialsOf(values.kubeconfig, parse(text)), { userAgent: `switchyard-dns/${version}` })
   closers.add('API client', () => client.close())
   let registration: Registration | undefined
   const fronts = new Fronts(driver, log, counters, registry, options.batches)
@@ -172,7 +172,7 @@ async function run(options: Options): Promise<void> {
   sources = mirrorInto(cluster, client, {
     log,
     signal: ending.signal,
-    pods: wantsPods,
+    wanted,
     seen: (kind, key) => {
       kept?.changed()
       // What is missing is denied from now on.
@@ -180,7 +180,7 @@ async function run(options: Options): Promise<void> {
       if (kind === 'slice' && registration !== undefined && key === `kube-system/${registration.name}`) registration.ring()
     },
   })
-  addPods = sources.addPods
+  want = sources.add
 
   await fronts.apply(configuration)
   serving = true
@@ -295,8 +295,24 @@ function readCorefile(path: string): string {
   }
 }
 
-/** What a `kubernetes` block says about the API server, as CoreDNS reads it. */
-function kubeconfigOf(blocks: ReturnType<typeof parseCorefile>): string | undefined {
-  for (const block of blocks) for (const line of block.lines) if (line.name === 'kubernetes') for (const option of line.block) if (option.name === 'kubeconfig') return option.args[0]
-  return undefined
+/** How the API server is reached: as the flag says, or what a `kubernetes` block says, as CoreDNS reads it. */
+async function credentialsOf(flag: string | undefined, blocks: ReturnType<typeof parseCorefile>): Promise<Credentials> {
+  if (flag !== undefined) return loadCredentials(flag)
+  for (const line of blocks.flatMap((b) => b.lines.filter((l) => l.name === 'kubernetes'))) {
+    const option = (name: string): readonly string[] => line.block.find((o) => o.name === name)?.args ?? []
+    const [file, context] = option('kubeconfig')
+    if (file !== undefined) return loadCredentials(file, { context })
+    const [server] = option('endpoint')
+    if (server === undefined) continue
+    const [cert, key, ca] = option('tls')
+    const config = {
+      'current-context': 'corefile',
+      contexts: [{ name: 'corefile', context: { cluster: 'corefile', user: 'corefile' } }],
+      clusters: [{ name: 'corefile', cluster: { server: server.replace(/\/$/, ''), ...(ca === undefined ? {} : { 'certificate-authority': ca }) } }],
+      users: [{ name: 'corefile', user: cert === undefined || key === undefined ? {} : { 'client-certificate': cert, 'client-key': key } }],
+    }
+    // A kubeconfig may be JSON, which is YAML too.
+    return parseKubeconfig(JSON.stringify(config), { where: `${line.file}:${line.line}: kubernetes` })
+  }
+  return loadCredentials(undefined)
 }

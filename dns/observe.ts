@@ -44,12 +44,13 @@ export function observer(meters: Meters, server: string): Watcher {
   return {
     answered: (site, origin, question, rcode, by, asked, answered, ms) => {
       const zone = site?.text ?? 'dropped'
+      const view = site?.view?.name ?? ''
       const proto = origin.protocol === 'udp' ? 'udp' : 'tcp'
-      requests.add(1, { server, zone, view: '', proto, family: familyOf(origin.client.host) === 4 ? '1' : '2', type: typeLabel(question.type) })
-      responses.add(1, { server, zone, view: '', rcode: rcodeName(rcode), plugin: by })
-      duration.observe(ms / 1000, { server, zone, view: '' })
-      requestSize.observe(asked, { server, zone, view: '', proto })
-      responseSize.observe(answered, { server, zone, view: '', proto })
+      requests.add(1, { server, zone, view, proto, family: familyOf(origin.client.host) === 4 ? '1' : '2', type: typeLabel(question.type) })
+      responses.add(1, { server, zone, view, rcode: rcodeName(rcode), plugin: by })
+      duration.observe(ms / 1000, { server, zone, view })
+      requestSize.observe(asked, { server, zone, view, proto })
+      responseSize.observe(answered, { server, zone, view, proto })
     },
     failed: () => panics.add(1),
   }

@@ -62,7 +62,7 @@ export class Packer {
   static of(sites: readonly Site[], options: PackerOptions = {}): Packer | undefined {
     if (sites.length > Count.sites) return undefined
     const folding = sites.flatMap((site, i) => {
-      const plan = foldingOf(site.handlers)
+      const plan = site.view === undefined ? foldingOf(site.handlers) : undefined
       return plan === undefined ? [] : [{ site: i, ...plan }]
     })
     if (folding.length === 0) return undefined

@@ -1,4 +1,4 @@
-import type { EndpointSlice, Namespace, Pod, Service, SliceEndpoint } from '../kube/objects.ts'
+import type { EndpointSlice, Ingress, Namespace, Pod, Service, SliceEndpoint } from '../kube/objects.ts'
 
 /** The label that ties a slice to its Service. */
 export const serviceNameLabel = 'kubernetes.io/service-name'
@@ -53,7 +53,18 @@ export function reducePod(p: Pod): Pod {
   const { phase, podIP, podIPs } = p.status ?? {}
   return {
     metadata: { name, ...(namespace === undefined ? {} : { namespace }), ...(labels === undefined ? {} : { labels }) },
-    spec: { containers: [] },
+    spec: { containers: [], ...(p.spec.hostNetwork === true ? { hostNetwork: true } : {}) },
     status: { ...(phase === undefined ? {} : { phase }), ...(podIPs !== undefined ? { podIPs } : podIP === undefined ? {} : { podIP }) },
+  }
+}
+
+/** What DNS keeps of an Ingress: its hosts. */
+export function reduceIngress(i: Ingress): Ingress {
+  const { name, namespace, annotations } = i.metadata
+  const old = annotations?.['kubernetes.io/ingress.class']
+  const cls = i.spec?.ingressClassName ?? old
+  return {
+    metadata: { name, ...(namespace === undefined ? {} : { namespace }) },
+    spec: { ...(cls === undefined ? {} : { ingressClassName: cls }), rules: (i.spec?.rules ?? []).flatMap((r) => (r.host === undefined ? [] : [{ host: r.host }])) },
   }
 }

@@ -14,7 +14,12 @@ export interface Site {
   readonly handlers: readonly Handler[]
   /** Octets of the longest answer over UDP. */
   readonly bufsize: number
+  /** Only questions that fit are served here. */
+  readonly view?: { readonly name: string; fits(query: ViewQuery): boolean }
 }
+
+/** What a view may look at. */
+export type ViewQuery = Pick<Query, 'question' | 'name' | 'type' | 'client' | 'local' | 'protocol' | 'edns'>
 
 /** Where a question came from. */
 export interface Origin {
@@ -54,9 +59,9 @@ export class Server {
     return this.#busy
   }
 
-  siteOf(name: Name): Site | undefined {
+  siteOf(query: ViewQuery): Site | undefined {
     const { sites } = this
-    for (const site of sites) if (within(name, site.zone)) return site
+    for (const site of sites) if (within(query.name, site.zone) && (site.view === undefined || site.view.fits(query))) return site
     return undefined
   }
 
@@ -74,9 +79,9 @@ export class Server {
     }
     const { question, edns } = got
     const name = fold(question.name)
-    const site = this.siteOf(name)
     this.#busy++
     this.asked++
+    let site: Site | undefined
     try {
       const query: Query = {
         question,
@@ -89,6 +94,7 @@ export class Server {
         chain: [],
         lookup: (target, type, chain) => this.#lookup(query, target, type, chain),
       }
+      site = this.siteOf(query)
       const answer = await this.answer(query, site)
       if (answer.drop === true) return undefined
       const bits = (answer.authoritative ? Flag.AA : 0) | (answer.authenticated === true ? Flag.AD : 0) | (answer.truncated === true ? Flag.TC : 0)
@@ -116,12 +122,14 @@ export class Server {
   }
 
   /** What the handlers of a site say. Never rejects. */
-  async answer(query: Query, site = this.siteOf(query.name)): Promise<Answer> {
+  async answer(query: Query, site = this.siteOf(query)): Promise<Answer> {
     if (site === undefined) return bare(Rcode.REFUSED, '', 'no zone of ours')
     const { handlers } = site
     const step = async (i: number, q: Query): Promise<Answer> => {
       const handler = handlers[i]
       if (handler === undefined) return bare(Rcode.REFUSED, '', 'no handler knows the name')
+      // Other classes are nobody's, unless a handler makes them ours.
+      if (q.question.class !== Class.IN && !handlers.slice(i).some((h) => h.foreign === true)) return bare(Rcode.REFUSED, '', 'class')
       return handler.answer(q, (other) => step(i + 1, other ?? q))
     }
     try {
@@ -133,13 +141,13 @@ export class Server {
   }
 
   /** A question of our own. */
-  ask(name: Name, type: number): Promise<Answer> {
+  ask(name: Name, type: number, client = '127.0.0.1'): Promise<Answer> {
     const here = { host: '127.0.0.1', port: 0 }
     const query: Query = {
       question: { name, type, class: Class.IN },
       name,
       type,
-      client: here,
+      client: { host: client, port: 0 },
       local: here,
       protocol: 'udp',
       edns: undefined,

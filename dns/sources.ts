@@ -1,17 +1,17 @@
 import type { Client } from '../kube/client.ts'
 import { Mirror } from '../kube/mirror.ts'
 import type { KubeObject } from '../kube/objects.ts'
-import { endpointslices, namespaces, pods, services, type Resource } from '../kube/resources.ts'
+import { endpointslices, ingresses, namespaces, pods, services, type Resource } from '../kube/resources.ts'
 import type { Log } from '../lib/log.ts'
 import type { Cluster, Kind, Kinds } from './cluster.ts'
-import { reduceNamespace, reducePod, reduceService, reduceSlice } from './reduce.ts'
+import { reduceIngress, reduceNamespace, reducePod, reduceService, reduceSlice } from './reduce.ts'
 
 /** The mirrors that feed a cluster. */
 export interface Sources {
   /** All kinds have been read whole from the API server. */
   readonly synced: boolean
-  /** Begins with Pods too, if it has not. */
-  addPods(): void
+  /** Begins with this kind too, if it has not. */
+  add(kind: 'pod' | 'ingress'): void
   /** When the API server was last heard, on the clock of `performance.now()`. */
   readonly lastContact: number
 }
@@ -20,7 +20,7 @@ export interface Sources {
 export function mirrorInto(
   cluster: Cluster,
   client: Client,
-  options: { readonly log: Log; readonly signal: AbortSignal; readonly pods: boolean; readonly seen?: (kind: Kind, key: string) => void },
+  options: { readonly log: Log; readonly signal: AbortSignal; readonly wanted: ReadonlySet<'pod' | 'ingress'>; readonly seen?: (kind: Kind, key: string) => void },
 ): Sources {
   const { log, signal } = options
   const mirrors: Mirror<KubeObject>[] = []
@@ -56,18 +56,19 @@ export function mirrorInto(
   add('namespace', namespaces, reduceNamespace)
   add('service', services, reduceService)
   add('slice', endpointslices, reduceSlice)
-  let withPods = false
-  const addPods = (): void => {
-    if (withPods) return
-    withPods = true
-    add('pod', pods, reducePod)
+  const added = new Set<Kind>()
+  const more = (kind: 'pod' | 'ingress'): void => {
+    if (added.has(kind)) return
+    added.add(kind)
+    if (kind === 'pod') add('pod', pods, reducePod)
+    else add('ingress', ingresses, reduceIngress)
   }
-  if (options.pods) addPods()
+  for (const kind of options.wanted) more(kind)
   return {
     get synced() {
       return synced
     },
-    addPods,
+    add: more,
     get lastContact() {
       return Math.max(...mirrors.map((m) => m.lastContact))
     },

@@ -18,12 +18,18 @@ import { loadbalance } from './loadbalance/index.ts'
 import { loop } from './loop/index.ts'
 import { prometheus } from './metrics/index.ts'
 import type { Plugin } from './plugin.ts'
+import { ingress } from './ingress/index.ts'
+import { metadata } from './metadata/index.ts'
 import { ready } from './ready/index.ts'
 import { reload } from './reload/index.ts'
+import { template } from './template/index.ts'
+import { view } from './view/index.ts'
 
 /** Every word of a Corefile, in the order in which handlers are asked, whatever the order in the file. */
 export const plugins: readonly Plugin[] = [
   bind,
+  view,
+  metadata,
   timeouts,
   tls,
   debug,
@@ -39,7 +45,9 @@ export const plugins: readonly Plugin[] = [
   loadbalance,
   rewrite,
   autopath,
+  ingress,
   cache,
+  template,
   hosts,
   kubernetes,
   loop,

@@ -4,6 +4,7 @@ import type { Driver } from '../../lib/sockets/seam.ts'
 import type { Handler } from '../answer.ts'
 import type { Cluster } from '../cluster.ts'
 import type { Forwarder } from '../forward.ts'
+import type { Site } from '../server.ts'
 import { CorefileError, zonesOf, type Line } from '../corefile.ts'
 import { root, type Name } from '../wire/name.ts'
 
@@ -31,6 +32,7 @@ export interface BlockOptions {
   tls?: { cert: string; key: string; ca?: string }
   /** Those of the block, so that the loop detection finds them. */
   forwarders?: Forwarder[]
+  view?: Site['view']
 }
 
 /** What a handler finds around it when it is made. */
@@ -53,8 +55,8 @@ export interface Environment {
   readonly resolvConf: string
   /** The objects that the `kubernetes` handlers are about. */
   readonly cluster: Cluster
-  /** Asked for by a handler: Pods are mirrored. */
-  wantPods(): void
+  /** Asked for by a handler: objects of this kind are mirrored too. */
+  want(kind: 'pod' | 'ingress'): void
   /** Text of a file; undefined if it cannot be read. */
   read(path: string): string | undefined
   /** Addresses and port this server listens on, so that it does not ask itself. */

@@ -7,7 +7,7 @@ import { Cluster, type Kind, type Kinds } from '../cluster.ts'
 import { configure, type Configuration } from '../config.ts'
 import { parseCorefile } from '../corefile.ts'
 import { meters, type Environment } from '../handlers/plugin.ts'
-import { reduceNamespace, reducePod, reduceService, reduceSlice } from '../reduce.ts'
+import { reduceIngress, reduceNamespace, reducePod, reduceService, reduceSlice } from '../reduce.ts'
 import { Server, type Origin } from '../server.ts'
 import { printData } from '../wire/data.ts'
 import { decode, encode, type Message, type Rec } from '../wire/message.ts'
@@ -30,6 +30,7 @@ export interface TestSite {
 export interface AskOptions {
   readonly protocol?: 'udp' | 'tcp'
   readonly client?: string
+  readonly class?: number
   readonly edns?: { readonly size: number; readonly dnssec?: boolean }
   /** Leaves authority and additional sections out of the text. */
   readonly brief?: boolean
@@ -80,7 +81,7 @@ export function site(
     driver: noSockets,
     resolvConf: '/etc/resolv.conf',
     cluster,
-    wantPods: () => {},
+    want: () => {},
     read: (path) => options.files?.[path],
     self: [],
     now: () => performance.now(),
@@ -116,7 +117,7 @@ export function site(
         id: 4711,
         flags: Flag.RD,
         rcode: 0,
-        question: { name: nameOf(name), type: typeNumber(type)!, class: 1 },
+        question: { name: nameOf(name), type: typeNumber(type)!, class: more.class ?? 1 },
         edns: more.edns === undefined ? undefined : { size: more.edns.size, dnssec: more.edns.dnssec === true },
       },
       b,
@@ -148,6 +149,8 @@ function reduced(object: KubeObject): [Kind, Kinds[Kind]] {
       return ['slice', reduceSlice(object as Kinds['slice'])]
     case 'Namespace':
       return ['namespace', reduceNamespace(object as Kinds['namespace'])]
+    case 'Ingress':
+      return ['ingress', reduceIngress(object as Kinds['ingress'])]
     case 'Pod':
       return ['pod', reducePod(object as Kinds['pod'])]
     default:

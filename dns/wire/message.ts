@@ -1,5 +1,5 @@
 import { fold, nameEnd, readName, root, type Name, type Octets } from './name.ts'
-import { Class, Flag, Rcode, Type } from './types.ts'
+import { Flag, Rcode, Type } from './types.ts'
 
 /** What is asked. */
 export interface Question {
@@ -19,6 +19,11 @@ export interface Rec {
   readonly data: Octets
 }
 
+export interface EdnsOption {
+  readonly code: number
+  readonly data: Octets
+}
+
 /** What the OPT record of a message says (RFC 6891). */
 export interface Edns {
   /** Octets its sender takes over UDP. */
@@ -26,7 +31,7 @@ export interface Edns {
   readonly version: number
   /** The DO bit: the sender takes DNSSEC records. */
   readonly dnssec: boolean
-  readonly options: readonly { readonly code: number; readonly data: Octets }[]
+  readonly options: readonly EdnsOption[]
 }
 
 /** A message taken apart. The OPT record stands in `edns`, not in `additional`. */
@@ -168,7 +173,7 @@ export interface Draft {
   readonly answers?: readonly Rec[]
   readonly authority?: readonly Rec[]
   readonly additional?: readonly Rec[]
-  readonly edns?: { readonly size: number; readonly dnssec: boolean; readonly options?: readonly { readonly code: number; readonly data: Octets }[] } | undefined
+  readonly edns?: { readonly size: number; readonly dnssec: boolean; readonly options?: readonly EdnsOption[] } | undefined
 }
 
 /**
@@ -385,7 +390,6 @@ export function receive(b: Buffer, from: number, to: number): Received {
   const question = m.questions[0]!
   if (m.edns !== undefined && m.edns.version !== 0) return failed(Rcode.BADVERS, question, m.edns)
   if (question.type === Type.OPT) return failed(Rcode.FORMERR, question, m.edns)
-  if (question.class !== Class.IN) return failed(Rcode.REFUSED, question, m.edns)
   if (question.type === Type.AXFR || question.type === Type.IXFR) return failed(Rcode.REFUSED, question, m.edns)
   if (question.type === Type.MAILA || question.type === Type.MAILB || question.type === Type.TKEY || question.type === Type.TSIG) return failed(Rcode.NOTIMP, question, m.edns)
   return { kind: 'query', id, flags, question, edns: m.edns }

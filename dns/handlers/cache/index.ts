@@ -1,6 +1,7 @@
 import { duration } from '../../../lib/options.ts'
 import { isAny, type Answer, type Handler, type Query } from '../../answer.ts'
 import { Cache, cacheDefaults, type CacheOptions, type Hit } from '../../cache.ts'
+import { optionsKey } from '../../forward.ts'
 import { CorefileError, zonesOf, type Line } from '../../corefile.ts'
 import { printName, within, type Name } from '../../wire/name.ts'
 import { Rcode } from '../../wire/types.ts'
@@ -122,7 +123,7 @@ export class CacheHandler implements Handler {
   async answer(query: Query, next: (query?: Query) => Promise<Answer>): Promise<Answer> {
     const { zones, prefetch, verify } = this.#settings
     if (isAny(query) || !zones.some((zone) => within(query.name, zone))) return next()
-    const key = `${query.type} ${query.edns?.dnssec === true ? 1 : 0}${query.checkingDisabled ? 1 : 0}${query.name}`
+    const key = `${query.type} ${query.edns?.dnssec === true ? 1 : 0}${query.checkingDisabled ? 1 : 0}${query.name}${optionsKey(query.options)}`
     const hit = this.#cache.get(key, this.#now())
     if (hit === undefined) return this.#ask(key, next, true)
     if (!hit.stale) {

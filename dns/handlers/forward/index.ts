@@ -151,6 +151,6 @@ export class ForwardHandler implements Handler {
       const { type, ttl, data } = anySet(8482)
       return { ...bare(Rcode.NOERROR, this.name, 'all records are not given at once (RFC 8482)'), answers: [{ name: query.name, type, class: Class.IN, ttl, data: data[0]! }] }
     }
-    return this.forwarder.ask({ name: query.name, type: query.type, dnssec: query.edns?.dnssec === true, checkingDisabled: query.checkingDisabled })
+    return this.forwarder.ask({ name: query.name, type: query.type, dnssec: query.edns?.dnssec === true, checkingDisabled: query.checkingDisabled, options: query.options })
   }
 }

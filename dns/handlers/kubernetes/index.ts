@@ -33,7 +33,7 @@ function build(line: Line, place: Place): KubernetesHandler {
         if (first !== 'disabled' && first !== 'insecure' && first !== 'verified')
           throw new CorefileError(option, `pods: expected disabled, insecure or verified, got ${first === undefined ? 'nothing' : `"${first}"`}`)
         pods = first
-        if (pods === 'verified') env.wantPods()
+        if (pods === 'verified') env.want('pod')
         break
       case 'namespaces':
         if (first === undefined) throw new CorefileError(option, 'namespaces: expected the names of some')
