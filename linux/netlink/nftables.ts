@@ -41,6 +41,9 @@ export interface SetSpec {
   readonly userdata?: Uint8Array
 }
 
+/** `userdata` of a set whose key is one number in host order, so that `nft list` prints 1 and not 16777216. */
+export const hostOrder: Uint8Array = Uint8Array.of(0, 4, 1, 0, 0, 0)
+
 /** Where a verdict leads. */
 export type Verdict = 'drop' | 'accept' | 'return' | { readonly goto: string } | { readonly jump: string }
 
@@ -404,6 +407,13 @@ export async function setNames(netlink: Netlink, family: IpFamily, table: string
   const found: string[] = []
   for (const has of await dump(netlink, MSG.GETSET, family, (w) => void w.text(1, table))) if (textOf(has.get(1)) === table) found.push(textOf(has.get(2)))
   return found
+}
+
+/** What the kernel tells of a table, as messages: its sets, the elements of one, its chains, its rules. */
+export async function tableMessages(netlink: Netlink, family: IpFamily, table: string, what: 'sets' | 'chains' | 'rules' | { readonly set: string }): Promise<readonly Uint8Array[]> {
+  if (typeof what === 'object') return request(netlink, MSG.GETSETELEM, family, (w) => void w.text(1, table).text(2, what.set))
+  const found = await request(netlink, { sets: MSG.GETSET, chains: MSG.GETCHAIN, rules: MSG.GETRULE }[what], family, (w) => void w.text(1, table))
+  return found.filter((m) => [...messages(m)].every(({ body }) => textOf(attributes(body, 4).get(1)) === table))
 }
 
 /** The elements of a set or map as hex: key to value, to `goto CHAIN`, or to nothing. */

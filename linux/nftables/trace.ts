@@ -1,5 +1,6 @@
 import { contains, network, parseIp, type Ip } from '../../lib/ip.ts'
 import type { NftObject } from '../kernel.ts'
+import type { Destination, VirtualServer } from '../netlink/ipvs.ts'
 import type { Packet, Step, Way } from '../trace.ts'
 
 /** The machine the tables are on. */
@@ -8,6 +9,14 @@ export interface Machine {
   readonly objects: readonly NftObject[]
   /** Its own addresses, loopback among them. */
   readonly local: readonly string[]
+  /** Virtual servers of IPVS, as netlink tells them: they take what is about to be delivered here. */
+  readonly servers?: readonly Balanced[]
+}
+
+/** A virtual server and where it sends connections. */
+export interface Balanced {
+  readonly server: VirtualServer
+  readonly to: readonly Destination[]
 }
 
 /** All ways a packet may go through these tables, likeliest first. Throws for an expression it does not know and whose outcome would matter. */
@@ -15,16 +24,22 @@ export function trace(machine: Machine, packet: Packet): readonly Way[] {
   const world = worldOf(machine, packet.family)
   const ways: Way[] = []
   const isLocal = (p: Flying): boolean => world.local.has(p.destination) || (p.family === 4 && p.destination.startsWith('127.'))
-  const finish = (s: State, end: Way['end'], by?: string): void => {
+  const finish: Finish = (s, end, by) => {
     const { destination, destinationPort, translated, masqueraded } = s.packet
     ways.push({ probability: s.probability, end, destination, destinationPort, translated, masqueraded, here: isLocal(s.packet), by, tested: s.tested, path: s.path })
   }
   const start: State = { packet: { ...packet, mark: 0, translated: false, masqueraded: false }, probability: 1, tested: 0, path: [] }
   for (const s of hook(world, packet.from === undefined ? 'output' : 'prerouting', [start], finish)) {
-    const local = isLocal(s.packet)
-    let states: readonly State[] = [s]
+    // A process's own packet meets IPVS before it is routed.
+    const sent = packet.from === undefined ? balance(machine.servers, s, finish) : [s]
+    if (sent === undefined) continue
+    const local = sent.every((x) => isLocal(x.packet))
+    let states: readonly State[] = sent
     const further = packet.from === undefined ? ['postrouting'] : local ? ['input'] : ['forward', 'postrouting']
-    for (const name of further) states = hook(world, name, states, finish)
+    for (const name of further) {
+      states = hook(world, name, states, finish)
+      if (name === 'input') states = balanced(machine, world, states, finish)
+    }
     // What a machine sends to itself comes in again; its translation is settled by then.
     if (packet.from === undefined && local) for (const name of ['prerouting', 'input']) states = hook(world, name, states, finish, false)
     for (const done of states) finish(done, 'delivered')
@@ -32,6 +47,41 @@ export function trace(machine: Machine, packet: Packet): readonly Way[] {
   return merge(ways)
 }
 
+/** Those that a virtual server takes leave the machine again, by postrouting; the others stay. */
+function balanced(machine: Machine, world: World, states: readonly State[], finish: Finish): readonly State[] {
+  const out: State[] = []
+  for (const s of states) {
+    const sent = balance(machine.servers, s, finish)
+    if (sent === undefined) continue
+    if (sent[0] === s) out.push(s)
+    else for (const done of hook(world, 'postrouting', sent, finish)) finish(done, 'delivered')
+  }
+  return out
+}
+
+/** To each destination of the packet's virtual server; the packet as it is where it has none; undefined where it ended here. */
+function balance(servers: Machine['servers'], s: State, finish: Finish): readonly State[] | undefined {
+  const { packet: p } = s
+  const found =
+    servers?.find(({ server }) => 'mark' in server && p.mark !== 0 && server.mark === p.mark && server.family === p.family) ??
+    servers?.find(({ server }) => 'address' in server && server.address === p.destination && server.port === p.destinationPort && server.protocol.toLowerCase() === p.protocol)
+  if (found === undefined) return [s]
+  const live = found.to.filter((d) => d.weight > 0)
+  const chain = 'mark' in found.server ? `mark ${found.server.mark}` : `${found.server.protocol} ${found.server.address}:${found.server.port}`
+  if (live.length === 0) {
+    finish({ ...s, path: [...s.path, { table: 'ipvs', chain, rule: 'no destination' }] }, 'rejected', p.family === 4 ? 'icmp-port-unreachable' : 'icmp6-port-unreachable')
+    return undefined
+  }
+  const all = live.reduce((sum, d) => sum + d.weight, 0)
+  return live.map((d) => ({
+    ...s,
+    probability: (s.probability * d.weight) / all,
+    path: [...s.path, { table: 'ipvs', chain, rule: `${found.server.scheduler} → ${d.address}:${d.port}, weight ${d.weight}` }],
+    packet: { ...p, destination: d.address, destinationPort: d.port, translated: true, original: { destination: p.destination, destinationPort: p.destinationPort } },
+  }))
+}
+
+type Finish = (s: State, end: Way['end'], by?: string) => void
 type Json = string | number | boolean | null | readonly Json[] | { readonly [key: string]: Json }
 type Fields = { readonly [key: string]: Json }
 
@@ -121,7 +171,7 @@ const partsOf = (j: Json): readonly Json[] => (isFields(j) && j.concat !== undef
 const keyText = (parts: readonly Json[]): string => parts.map((p) => (typeof p === 'string' ? (parseIp(p) ?? p) : String(p))).join(' . ')
 
 /** Runs the chains of a hook in order of priority. `translating`: those that translate too. */
-function hook(world: World, name: string, start: readonly State[], finish: (s: State, end: Way['end'], by?: string) => void, translating = true): readonly State[] {
+function hook(world: World, name: string, start: readonly State[], finish: Finish, translating = true): readonly State[] {
   const bases = [...world.chains.values()].filter((c) => c.base?.hook === name && (translating || c.base.type !== 'nat')).sort((a, b) => a.base!.priority - b.base!.priority)
   let states = start
   for (const chain of bases) {

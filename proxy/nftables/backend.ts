@@ -4,7 +4,7 @@ import type { Kernel, Netlink } from '../../linux/kernel.ts'
 import { chainNames, Digest, digest, generation, holds, NftBatch, ruleCounts, setNames } from '../../linux/netlink/nftables.ts'
 import type { Backend } from '../backend.ts'
 import type { Endpoint, NodeFacts, Refused, ServiceTable } from '../table.ts'
-import { endpointData, endpointMap, keyOf, Shape, slotKey, tableName, verdictMap, type Forwarder, type Piece } from './shape.ts'
+import { endpointData, endpointMap, keyOf, Shape, slotKey, verdictMap, type Forwarder, type Piece } from './shape.ts'
 
 /** What this backend works with. */
 export interface NftablesOptions {
@@ -12,6 +12,8 @@ export interface NftablesOptions {
   readonly log: Log
   /** Another mode's forwarder, whose packets these rules only refuse, drop and mark. */
   readonly forwarder?: Forwarder
+  /** Our table's name, one in each family. Default `switchyard`. */
+  readonly table?: string
 }
 
 /** Forwards by nftables maps, written by netlink: one lookup says which flavour of Service this is, a second one which endpoint. */
@@ -46,9 +48,11 @@ class NftablesBackend implements Backend {
   readonly #committed = new Map<IpFamily, Committed>()
   #netlink: Netlink | undefined
   readonly #forwarder: Forwarder | undefined
+  readonly #table: string
   #limit = Number.POSITIVE_INFINITY
 
-  constructor({ kernel, log, forwarder }: NftablesOptions) {
+  constructor({ kernel, log, forwarder, table }: NftablesOptions) {
+    this.#table = table ?? 'switchyard'
     this.#kernel = kernel
     this.#log = log
     this.#forwarder = forwarder
@@ -85,7 +89,7 @@ class NftablesBackend implements Backend {
     } as const
     const piece = shape.piece({ ...common, at: { address: '192.0.2.2' as Ip, port: 1, kind: 'cluster' }, affinity: 10 }, undefined)!
     try {
-      const batch = new NftBatch(4, 'switchyard-probe')
+      const batch = new NftBatch(4, `${this.#table}-probe`)
       batch.table()
       writeFrame(shape, batch)
       shape.write(piece.chain, new Set(), batch)
@@ -141,7 +145,7 @@ class NftablesBackend implements Backend {
       }
       if (seen < pieces.size) for (const [key, before] of pieces) if (!desired.fronts.has(key)) changes.push({ key, before, after: undefined })
     }
-    const batch = new NftBatch(family, tableName)
+    const batch = new NftBatch(family, this.#table)
     for (const { after } of changes) if (after !== undefined) shape.write(after.chain, known.made, batch)
     // Out first, then in: one key may do both.
     const change = new Map<Ip, number>()
@@ -189,7 +193,7 @@ class NftablesBackend implements Backend {
         const piece = this.#piece(shape, key, desired, before?.pieces.get(key), mine)
         if (piece !== undefined) pieces.set(key, piece)
       }
-      const batch = new NftBatch(family, tableName)
+      const batch = new NftBatch(family, this.#table)
       try {
         batch.table()
         if (manner === 'from nothing') batch.deleteTable().table()
@@ -238,15 +242,15 @@ class NftablesBackend implements Backend {
 
   /** Takes out what the table has of an earlier shape: all rules and elements, and chains and sets that will not be needed. Never the memory of affinity that still counts. */
   async #empty(family: IpFamily, shape: Shape, pieces: ReadonlyMap<string, Piece>, batch: NftBatch): Promise<void> {
-    const chains = await chainNames(this.#socket, family, tableName)
+    const chains = await chainNames(this.#socket, family, this.#table)
     if (chains.length === 0) return
     const wanted = new Set<string>()
-    const dry = new NftBatch(family, tableName)
+    const dry = new NftBatch(family, this.#table)
     for (const piece of pieces.values()) shape.write(piece.chain, wanted, dry)
     for (const { name } of shape.frameChains()) wanted.add(name)
     for (const { name } of shape.frameSets()) wanted.add(`set ${name}`)
     batch.deleteRules()
-    const sets = await setNames(this.#socket, family, tableName)
+    const sets = await setNames(this.#socket, family, this.#table)
     for (const set of sets) if (!set.startsWith('sticky-')) batch.deleteElements(set)
     for (const chain of chains) if (!wanted.has(chain)) batch.deleteChain(chain)
     for (const set of sets) if (!wanted.has(`set ${set}`)) batch.deleteSet(set)
@@ -286,10 +290,10 @@ class NftablesBackend implements Backend {
     const wrong: string[] = []
     const words = (what: string): string => `IPv${family}: ${what}`
     const { shape } = known
-    const counts = await ruleCounts(this.#socket, family, tableName)
+    const counts = await ruleCounts(this.#socket, family, this.#table)
     const frame = shape.frameChains()
-    const chains = new Set(await chainNames(this.#socket, family, tableName))
-    if (chains.size === 0) return [words(`table ${tableName} is gone`)]
+    const chains = new Set(await chainNames(this.#socket, family, this.#table))
+    if (chains.size === 0) return [words(`table ${this.#table} is gone`)]
     for (const name of [...frame.map((c) => c.name), ...[...known.made].filter((n) => !n.includes(' '))]) {
       const want = shape.ruleCount(name)
       if (!chains.has(name)) wrong.push(words(`chain ${name} is gone`))
@@ -301,7 +305,7 @@ class NftablesBackend implements Backend {
       const sample = Array.from({ length: 100 }, () => pieces[Math.floor(Math.random() * pieces.length)]!)
       for (const map of ['services', 'ports'] as const) {
         const keys = sample.filter((p) => verdictMap(p.front) === map).map((p) => keyOf(p.front).slice())
-        if (keys.length > 0 && !(await holds(this.#socket, family, tableName, map, keys))) wrong.push(words(`${map} lacks elements of ours`))
+        if (keys.length > 0 && !(await holds(this.#socket, family, this.#table, map, keys))) wrong.push(words(`${map} lacks elements of ours`))
       }
       for (const list of shape.forwarder === undefined ? [0, 1] : []) {
         for (const node of [true, false]) {
@@ -311,7 +315,7 @@ class NftablesBackend implements Backend {
             !(await holds(
               this.#socket,
               family,
-              tableName,
+              this.#table,
               endpointMap(some[0]!.front, list),
               some.map((p) => (keyOf(p.front), slotKey(p.front, 0).slice())),
             ))
@@ -333,7 +337,7 @@ class NftablesBackend implements Backend {
     for (const ip of known.hairpin.keys()) want.get('hairpin')!.add(twice(ip), '')
     for (const ip of known.clusterIps) want.get('addresses')!.add(ipBytes(ip)!, '')
     for (const [set, wanted] of want) {
-      const have = await digest(this.#socket, family, tableName, set)
+      const have = await digest(this.#socket, family, this.#table, set)
       if (have.count !== wanted.count) wrong.push(words(`${set} has ${have.count} elements, not ${wanted.count}`))
       else if (!have.equals(wanted)) wrong.push(words(`${set} has other elements than ours`))
     }
@@ -350,9 +354,9 @@ class NftablesBackend implements Backend {
       this.#committed.delete(family)
       try {
         // The table of the mode nftables has the same name, and holds endpoints: it is not what another forwarder left.
-        if (this.#forwarder !== undefined && (await setNames(this.#socket, family, tableName)).includes('endpoints')) continue
+        if (this.#forwarder !== undefined && (await setNames(this.#socket, family, this.#table)).includes('endpoints')) continue
         // Made first, so that deleting never fails for want of it.
-        await new NftBatch(family, tableName).table().deleteTable().send(this.#socket)
+        await new NftBatch(family, this.#table).table().deleteTable().send(this.#socket)
       } catch (error) {
         if (!isMissing(error)) throw error
       }

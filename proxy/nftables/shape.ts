@@ -7,6 +7,7 @@ import {
   conntrackStatus,
   DNAT,
   dnat,
+  hostOrder,
   LOCAL,
   lookup,
   lookupMap,
@@ -28,9 +29,6 @@ import {
   type Verdict,
 } from '../../linux/netlink/nftables.ts'
 import type { Endpoint, Front, NodeFacts, Protocol, Route, ServiceTable } from '../table.ts'
-
-/** Our table's name, one in each family. */
-export const tableName = 'switchyard'
 
 /** Most slots a Service with affinity is spread over: a client's slot is looked for one after the other. */
 export const mostSticky = 64
@@ -277,7 +275,7 @@ export class Shape {
         [sticky],
       )
     })
-    const choice: SetSpec = { name: `choice-${base}`, keyType: types.mark, keyLength: 4, data: 'verdict' }
+    const choice: SetSpec = { name: `choice-${base}`, keyType: types.mark, keyLength: 4, data: 'verdict', userdata: hostOrder }
     return this.#chain(
       `${base}${n}`,
       slots,

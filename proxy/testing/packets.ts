@@ -1,11 +1,11 @@
-import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
+import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
-import { createInterface } from 'node:readline'
+import { Worker } from 'node:worker_threads'
 import { network } from '../../lib/ip.ts'
 import type { Backend } from '../backend.ts'
 import { compileGroup, packetOf } from './agree.ts'
 import { groups, world, type Flow, type ModeName, type OptionsName, type Sender } from './flows.ts'
-import type { Order, Outcome } from './peer.ts'
+import type { Order, Outcome, PeerData } from './peer.ts'
 
 /** A backend to be proven with real packets. */
 export interface Candidate {
@@ -48,10 +48,8 @@ export class Scene {
   static async build(): Promise<Scene> {
     const scene = new Scene()
     sh(layout())
-    const tcp = '8080,9090'
-    const udp = '5353,8080'
-    for (const name of ['a', 'b', 'c', 'd', 'there', 'client']) scene.#peers.set(name, new Peer(name, ['ip', 'netns', 'exec', name], tcp, udp))
-    scene.#peers.set('here', new Peer('here', [], tcp, udp))
+    for (const name of ['here', 'a', 'b', 'c', 'd', 'there', 'client'])
+      scene.#peers.set(name, new Peer({ name, namespace: name === 'here' ? undefined : `/run/netns/${name}`, tcp: [8080, 9090], udp: [5353, 8080] }))
     await Promise.all([...scene.#peers.values()].map((p) => p.ready))
     return scene
   }
@@ -61,8 +59,8 @@ export class Scene {
     return this.#peers.get(from.replace('pod ', ''))!.ask({ ...order, timeout: order.timeout * patience })
   }
 
-  close(): void {
-    for (const p of this.#peers.values()) p.close()
+  async close(): Promise<void> {
+    await Promise.all([...this.#peers.values()].map((p) => p.close()))
   }
 }
 
@@ -243,20 +241,18 @@ function sh(script: string): void {
   if (done.status !== 0) throw new Error(`the scene could not be laid out: ${done.stderr}`)
 }
 
-/** A process in a namespace that answers, and connects when asked. */
+/** A thread in a namespace that answers, and connects when asked. */
 class Peer {
   readonly ready: Promise<void>
-  readonly #child: ChildProcess
+  readonly #worker: Worker
   readonly #waiting = new Map<number, (o: Outcome) => void>()
   #next = 1
 
-  constructor(name: string, prefix: readonly string[], tcp: string, udp: string) {
-    const argv = [...prefix, process.execPath, '--disable-warning=ExperimentalWarning', join(import.meta.dirname, 'peer.ts'), name, tcp, udp]
-    this.#child = spawn(argv[0]!, argv.slice(1), { stdio: ['pipe', 'pipe', 'inherit'] })
+  constructor(data: PeerData) {
+    this.#worker = new Worker(new URL('peer.ts', import.meta.url), { workerData: data })
     this.ready = new Promise((resolve, reject) => {
-      this.#child.once('exit', (code) => reject(new Error(`the peer ${name} ended with ${code}`)))
-      createInterface({ input: this.#child.stdout! }).on('line', (line) => {
-        const value = JSON.parse(line) as 'ready' | Outcome
+      this.#worker.once('error', reject)
+      this.#worker.on('message', (value: 'ready' | Outcome) => {
         if (value === 'ready') return resolve()
         this.#waiting.get(value.id)?.(value)
         this.#waiting.delete(value.id)
@@ -268,11 +264,12 @@ class Peer {
     const id = this.#next++
     return new Promise((resolve) => {
       this.#waiting.set(id, resolve)
-      this.#child.stdin!.write(`${JSON.stringify({ id, ...order })}\n`)
+      const message: Order = { id, ...order }
+      this.#worker?.postMessage(message)
     })
   }
 
-  close(): void {
-    this.#child.stdin!.end()
+  async close(): Promise<void> {
+    await this.#worker.terminate()
   }
 }

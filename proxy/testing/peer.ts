@@ -1,8 +1,20 @@
-// One end of the packets of flows: run in each namespace, it answers on the ports it is told and connects where it is told.
-// Arguments: NAME TCPPORT,… UDPPORT,…; orders on stdin, answers on stdout, one JSON value a line.
+// One end of the packets of flows: a thread in its namespace, which answers on the ports it is told and connects where it is told.
 import { createSocket } from 'node:dgram'
+import { openSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
-import { createInterface } from 'node:readline'
+import { parentPort, workerData } from 'node:worker_threads'
+import { CLONE_NEWNET } from '../../linux/ffi/constants.ts'
+import { checked } from '../../linux/ffi/errno.ts'
+import { syscalls } from '../../linux/ffi/ffi.ts'
+
+/** What a peer is told at its start. */
+export interface PeerData {
+  readonly name: string
+  /** A file; left out: where the process is. */
+  readonly namespace: string | undefined
+  readonly tcp: readonly number[]
+  readonly udp: readonly number[]
+}
 
 /** An order to connect, and what came of it. */
 export interface Order {
@@ -21,20 +33,22 @@ export interface Outcome {
   readonly error?: string
 }
 
-const [name = '', tcp = '', udp = ''] = process.argv.slice(2)
-const numbers = (list: string): number[] => list.split(',').filter(Boolean).map(Number)
+const { name, namespace, tcp, udp } = workerData as PeerData
+// A thread's namespace is its own, and so are the sockets it makes.
+if (namespace !== undefined) checked(`setns ${namespace}`, syscalls().setns(openSync(namespace, 'r'), CLONE_NEWNET))
 const bare = (address: string | undefined): string => (address ?? '').replace(/^::ffff:/, '')
-const say = (o: Outcome): void => void process.stdout.write(`${JSON.stringify(o)}\n`)
+const port = parentPort!
+const say = (message: Outcome | 'ready'): void => port.postMessage(message)
 
 const ready: Promise<void>[] = []
-for (const port of numbers(tcp)) {
+for (const port of tcp) {
   const server = createServer((socket) => {
     socket.on('error', () => {})
     socket.end(JSON.stringify({ name, port, peer: bare(socket.remoteAddress) }))
   })
   ready.push(new Promise((resolve) => server.listen(port, '::', resolve)))
 }
-for (const port of numbers(udp)) {
+for (const port of udp) {
   for (const type of ['udp4', 'udp6'] as const) {
     const socket = createSocket(type === 'udp6' ? { type, ipv6Only: true } : { type })
     socket.on('message', (_, from) => socket.send(JSON.stringify({ name, port, peer: from.address }), from.port, from.address))
@@ -84,11 +98,5 @@ function overUdp({ id, host, port, timeout }: Order): void {
 }
 
 await Promise.all(ready)
-process.stdout.write('"ready"\n')
-createInterface({ input: process.stdin })
-  .on('line', (line) => {
-    const order = JSON.parse(line) as Order
-    if (order.protocol === 'tcp') overTcp(order)
-    else overUdp(order)
-  })
-  .on('close', () => process.exit(0))
+say('ready')
+port.on('message', (order: Order) => (order.protocol === 'tcp' ? overTcp(order) : overUdp(order)))

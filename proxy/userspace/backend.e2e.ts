@@ -165,8 +165,8 @@ for (const sockets of ['node', 'epoll'] as const) {
 
   test(`on ${sockets}: what somebody removed is noticed and made again, and nothing is left at the end`, async (t) => {
     await apply(web(both))
-    sh('nft delete element inet switchyard-userspace services4 "{ 172.30.0.10 . tcp . 80 }"')
-    t.match(await backend.check(), [/services4 .* has 1 elements, not 2/])
+    sh('nft delete element ip switchyard-userspace services "{ 172.30.0.10 . tcp . 80 }"')
+    t.match(await backend.check(), [/services has 1 elements, not 2/])
     await apply(web(both))
     t.same(await backend.check(), [])
     t.match(await ask('c', '172.30.0.10', 80), /^[ab] hi$/)

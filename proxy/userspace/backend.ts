@@ -9,7 +9,7 @@ import type { Refused, ServiceTable } from '../table.ts'
 import { Balance } from './balance.ts'
 import { DatagramForwarder } from './datagrams.ts'
 import { plan, type ListenerPlan } from './plan.ts'
-import { difference, listenAddress, render, tableName, whole, type Rules } from './render.ts'
+import { createRules, listenAddress, Redirected } from './redirect.ts'
 import { Forwarded, type Counts } from './streams.ts'
 
 /** What this backend works with. */
@@ -46,19 +46,17 @@ export class UserspaceBackend implements Backend {
   readonly details: { readonly sockets: string; readonly why: string }
   readonly counts: Record<'TCP' | 'UDP', Counts> = { TCP: { open: 0, refused: 0, retried: 0 }, UDP: { open: 0, refused: 0, retried: 0 } }
   readonly #kernel: Kernel
-  readonly #log: Log
   readonly #driver: Driver
   readonly #idle: number
   readonly #listeners = new Map<string, Listener>()
   readonly #stop: () => void
-  /** What the kernel has, if we know. */
-  #rules: Rules | undefined
-  #all: boolean | undefined
+  readonly #rules: Backend
+  readonly #redirected = new Redirected()
   readonly #addressed = new Set<IpFamily>()
 
   constructor({ kernel, log, driver, udpIdle }: UserspaceOptions, why = 'asked for') {
     this.#kernel = kernel
-    this.#log = log
+    this.#rules = createRules({ kernel, log })
     this.#driver = driver
     this.#idle = udpIdle ?? 60_000
     this.details = { sockets: driver.name, why }
@@ -70,14 +68,10 @@ export class UserspaceBackend implements Backend {
       const netlink = this.#kernel.netlink('route')
       await links(netlink)
       netlink.close()
-      const name = `${tableName}-probe`
-      await this.#nft(
-        `table inet ${name} {\n  map m { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }\n  chain c {\n    dnat ip to ip daddr . meta l4proto . th dport map @m\n    fib daddr type local return\n  }\n}\ndelete table inet ${name}\n`,
-      )
-      return undefined
     } catch (error) {
       return explainError(error)
     }
+    return this.#rules.probe()
   }
 
   async apply(desired: ServiceTable, signal: AbortSignal): Promise<{ readonly refused: readonly Refused[] }> {
@@ -97,71 +91,36 @@ export class UserspaceBackend implements Backend {
       }
     }
     const ports = new Map([...this.#listeners].map(([key, l]) => [key, l.port]))
-    const rules = render({ fronts, refused }, desired.node, ports)
-    const all = desired.node.nodePortAddresses === 'all'
-    const before = this.#rules
-    this.#rules = undefined
-    const text = before === undefined || this.#all !== all ? whole(rules, all) : difference(before, rules)
-    if (text !== '') await this.#nft(text, signal)
-    this.#rules = rules
-    this.#all = all
+    failed.push(...(await this.#rules.apply(this.#redirected.table(desired, fronts, ports), signal)).refused)
     for (const [key, l] of this.#listeners) {
       if (wanted.has(key)) continue
       this.#listeners.delete(key)
       l.close()
     }
-    this.#log.debug('rules written', { bytes: text.length, listeners: this.#listeners.size, whole: before === undefined })
     return { refused: failed }
   }
 
   async check(): Promise<readonly string[]> {
-    const rules = this.#rules
-    if (rules === undefined) return []
-    const wrong: string[] = []
+    const netlink = this.#kernel.netlink('route')
     try {
-      const have = new Map<string, number>()
-      const chains = new Map<string, number>()
-      for (const object of await this.#kernel.nft.list(`inet ${tableName}`)) {
-        const o = (object.map ?? object.set) as { readonly name: string; readonly elem?: readonly unknown[] } | undefined
-        if (o !== undefined) have.set(o.name, o.elem?.length ?? 0)
-        const chain = object.chain as { readonly name: string } | undefined
-        if (chain !== undefined && !chains.has(chain.name)) chains.set(chain.name, 0)
-        const rule = object.rule as { readonly chain: string } | undefined
-        if (rule !== undefined) chains.set(rule.chain, (chains.get(rule.chain) ?? 0) + 1)
-      }
-      for (const [name, elements] of rules.elements)
-        if (!name.startsWith('ranges') && have.get(name) !== elements.size) wrong.push(`${name} of table ${tableName} has ${have.get(name) ?? 'no'} elements, not ${elements.size}`)
-      for (const [name, count] of [['prerouting', 1], ['output', 1], ['fronts', 14], ...[...rules.chains].map(([n, body]) => [n, body.length] as const)] as const)
-        if (chains.get(name) !== count) wrong.push(`chain ${name} of table ${tableName} has ${chains.get(name) ?? 'no'} rules, not ${count}`)
-      const netlink = this.#kernel.netlink('route')
-      try {
-        for (const family of this.#addressed) await changeAddresses(netlink, 1, { add: [listenAddress[family] as Ip] })
-      } finally {
-        netlink.close()
-      }
-    } catch (error) {
-      wrong.push(explainError(error))
+      for (const family of this.#addressed) await changeAddresses(netlink, 1, { add: [listenAddress[family] as Ip] })
+    } finally {
+      netlink.close()
     }
-    // Whatever is wrong, the next apply writes everything.
-    if (wrong.length > 0) this.#rules = undefined
-    return wrong
+    return this.#rules.check()
   }
 
   async close(): Promise<void> {
     this.#stop()
     for (const l of this.#listeners.values()) l.close()
     this.#listeners.clear()
+    await this.#rules.close()
     await this.#driver.close()
   }
 
   async cleanup(): Promise<void> {
-    // Adding it first makes deleting it right when there is none.
-    try {
-      await this.#nft(`table inet ${tableName}\ndelete table inet ${tableName}\n`)
-    } catch (error) {
-      if (!/is not installed/.test(explainError(error))) throw error
-    }
-    this.#rules = undefined
+    await this.#rules.cleanup()
+    await this.#ended()
     const netlink = this.#kernel.netlink('route')
     try {
       for (const family of [4, 6] as const) await changeAddresses(netlink, 1, { remove: [listenAddress[family] as Ip] }).catch(() => {})
@@ -215,7 +174,10 @@ export class UserspaceBackend implements Backend {
     }
   }
 
-  #nft(text: string, signal = new AbortController().signal): Promise<void> {
-    return this.#kernel.nft.run(text, signal)
+  /** Waits a little for connections under way: without the address that they came to they would hang. */
+  async #ended(): Promise<void> {
+    const until = performance.now() + 2000
+    if (this.#listeners.size > 0) do await new Promise((resolve) => setTimeout(resolve, 50))
+    while (this.counts.TCP.open > 0 && performance.now() < until)
   }
 }

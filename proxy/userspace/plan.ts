@@ -16,8 +16,7 @@ export type Verdict = { readonly listener: string } | 'reject' | 'drop'
 export interface FrontPlan {
   readonly front: Front
   readonly listeners: readonly ListenerPlan[]
-  /** The same for everybody; else the lines of the front in order. */
-  readonly verdict: Verdict | undefined
+  /** By sender, in order. */
   readonly lines: readonly { readonly from: 'pods here' | 'this node' | 'anyone'; readonly verdict: Verdict }[]
 }
 
@@ -56,15 +55,9 @@ function planFront(key: string, front: Front, protocol: Exclude<Protocol, 'SCTP'
     listeners.set(name, { key: name, protocol, family: front.family, to: outcome.to, affinity: front.affinity })
     return { from, verdict: { listener: name } }
   })
-  const first = lines[0]
-  const uniform = front.sources === 'any' && lines.some((l) => l.from === 'anyone') && lines.every((l) => sameVerdict(l.verdict, first!.verdict))
-  return { front, listeners: [...listeners.values()], verdict: uniform ? first!.verdict : undefined, lines }
+  return { front, listeners: [...listeners.values()], lines }
 }
 
 function sameEndpoints(a: readonly Endpoint[], b: readonly Endpoint[]): boolean {
   return a === b || (a.length === b.length && a.every((e, i) => e.address === b[i]!.address && e.port === b[i]!.port))
-}
-
-function sameVerdict(a: Verdict, b: Verdict): boolean {
-  return typeof a === 'string' || typeof b === 'string' ? a === b : a.listener === b.listener
 }
