@@ -1,5 +1,5 @@
 import type { Driver } from '../lib/sockets/seam.ts'
-import type { ClientConn } from './http1/client.ts'
+import type { Finished } from './http1/engine.ts'
 
 /** How a line looks; `off` writes none. */
 export const accessLogFormats = ['json', 'combined', 'off'] as const
@@ -31,7 +31,7 @@ export class AccessLog {
     this.#stop = driver.every(1000, () => this.flush())
   }
 
-  write(x: ClientConn): void {
+  write(x: Finished): void {
     const now = this.#clock()
     const second = Math.floor(now / 1000)
     if (second !== this.#second) {
@@ -45,12 +45,11 @@ export class AccessLog {
     if (this.#at > 100_000) this.flush()
   }
 
-  #jsonLine(x: ClientConn, ms: number): string {
-    const { route, up } = x
+  #jsonLine(x: Finished, ms: number): string {
+    const { route } = x
     let line = `{"time":"${this.#stamp}.${ms < 10 ? '00' : ms < 100 ? '0' : ''}${ms}Z","status":${x.status},"method":"${quoted(x.method)}","host":"${quoted(x.host)}","path":"${quoted(x.path)}","client":"${x.client}","id":"${x.requestId}","bytesIn":${x.bytesIn},"bytesOut":${x.bytesOut},"ms":${tidy(x.now - x.startedAt)}`
     if (route.owner !== '') line += `,"ingress":"${route.owner}","service":"${route.upstream.name}"`
-    const endpoint = up?.pool.key ?? x.lastEndpoint
-    if (endpoint !== '') line += `,"endpoint":"${endpoint}"`
+    if (x.lastEndpoint !== '') line += `,"endpoint":"${x.lastEndpoint}"`
     if (x.tries > 1) line += `,"tries":${x.tries}`
     if (x.reason !== '') line += `,"reason":"${quoted(x.reason)}"`
     if (x.userAgent !== '') line += `,"userAgent":"${quoted(x.userAgent)}"`
@@ -58,7 +57,7 @@ export class AccessLog {
     return `${line}}\n`
   }
 
-  #combinedLine(x: ClientConn): string {
+  #combinedLine(x: Finished): string {
     return `${x.client} - - [${this.#stamp}] "${quoted(x.method)} ${quoted(x.path + x.query)} HTTP/1.${x.http10 ? 0 : 1}" ${x.status} ${x.bytesOut} "${x.referer === '' ? '-' : quoted(x.referer)}" "${x.userAgent === '' ? '-' : quoted(x.userAgent)}"\n`
   }
 

@@ -1,7 +1,8 @@
 import { test } from 'tap'
 import { ingress, secret, service } from '../kube/testing/builders.ts'
 import { report } from './check.ts'
-import { groupsOf, readConfig, trustsOf, type IngressValues } from './options.ts'
+import { readConfig } from './config.ts'
+import { groupsOf, trustsOf, type IngressValues } from './options.ts'
 
 const nginx = 'nginx.ingress.kubernetes.io/'
 
@@ -50,7 +51,6 @@ void test('classes with addresses of their own are groups of their own', async (
   t.same(short({ class: ['admin=:81'] }), [['admin', '', { host: '', port: 81 }, undefined]])
   t.same(short({ 'http-port': 8080, https: '' }), [['', '', { host: '', port: 8080 }, undefined]])
   t.throws(() => short({ http: '', https: '' }), /neither --http nor --https/)
-  t.throws(() => short({ 'tcp-services-configmap': 'a/b' } as Partial<IngressValues>), /known and not supported/)
 })
 
 void test('a ConfigMap of ingress-nginx gives defaults; what is not followed is named', async (t) => {

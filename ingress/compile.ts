@@ -1,6 +1,5 @@
-import { createPrivateKey, X509Certificate } from 'node:crypto'
-import { candidates } from '../kube/endpoints.ts'
-import type { EndpointSlice, Ingress, IngressBackend, IngressClass, Secret, Service } from '../kube/objects.ts'
+import type { ConfigMap, EndpointSlice, Ingress, IngressBackend, IngressClass, Secret, Service } from '../kube/objects.ts'
+import { certificateOf, covers } from './certificates.ts'
 import { normalise } from './http1/target.ts'
 import { regexOf } from './match.ts'
 import {
@@ -10,7 +9,6 @@ import {
   routeOrder,
   type Certificate,
   type ClientAuth,
-  type Endpoint,
   type HostRoutes,
   type Policy,
   type Retries,
@@ -18,9 +16,8 @@ import {
   type RouteTable,
   type Timeouts,
   type Upstream,
-  type UpstreamTls,
-  type BalanceMethod,
 } from './table.ts'
+import { sameEndpoints, upstreamOf, type Names } from './upstreams.ts'
 
 /** Our name in `IngressClass.spec.controller`. */
 export const controllerName = 'switchyard.dev/ingress'
@@ -39,6 +36,12 @@ export interface Objects {
   /** Slices by `namespace/service`. */
   readonly slices: ReadonlyMap<string, readonly EndpointSlice[]>
   readonly secrets: ReadonlyMap<string, Secret>
+  /** Where ExternalNames lead; left out: they are not followed. */
+  readonly names?: Names | undefined
+  /** Rises whenever `names` says something else. */
+  readonly namesChanged?: number
+  /** ConfigMaps that annotations name, by `namespace/name`. */
+  readonly configMaps?: { get(name: string): ConfigMap | undefined }
 }
 
 export interface CompileOptions {
@@ -55,6 +58,12 @@ export interface CompileOptions {
   /** Shown when there is no other. */
   readonly fallbackCertificate?: Certificate | undefined
   readonly settings?: SettingsOf
+  /** Ingresses that name no class are ours too. */
+  readonly withoutClass?: boolean
+  /** Ingresses without rules are not. */
+  readonly noCatchAll?: boolean
+  /** Clients are offered HTTP/2; by default they are. */
+  readonly http2?: boolean
 }
 
 /** What annotations make of an Ingress. */
@@ -63,8 +72,12 @@ export interface Settings {
   readonly timeouts: Timeouts
   readonly maxBody: number
   readonly retries: Retries
-  readonly balance: BalanceMethod | undefined
-  readonly upstreamTls: UpstreamTls | undefined
+  /** Not logged. */
+  readonly silent: boolean
+  /** An upstream as this Ingress wants it asked: by which protocol, and which of its endpoints. */
+  sends(upstream: Upstream): Upstream
+  /** TLS of its hosts is not opened but goes to the endpoint. */
+  readonly passthrough: boolean
   /** Paths are regular expressions. */
   readonly regex: boolean
   /** Further hosts of the same rules. */
@@ -90,10 +103,14 @@ export interface Canary {
 /** Where annotations find what they name. */
 export interface SettingsContext {
   readonly secrets: ReadonlyMap<string, Secret>
+  /** By `namespace/name`. */
+  configMap(name: string): ConfigMap | undefined
   readonly hasTls: boolean
   /** The class came from ingress-nginx: its defaults and quirks hold. */
   readonly nginx: boolean
   upstream(namespace: string, service: string, port: string | number | undefined): Upstream | string
+  /** The controller's own, if it has one. */
+  defaultBackend(): Upstream | string | undefined
 }
 
 export type SettingsOf = (ingress: Ingress, context: SettingsContext) => Settings
@@ -103,8 +120,9 @@ export const plainSettings: Settings = {
   timeouts: defaultTimeouts,
   maxBody: 0,
   retries: defaultRetries,
-  balance: undefined,
-  upstreamTls: undefined,
+  silent: false,
+  sends: (upstream) => upstream,
+  passthrough: false,
   regex: false,
   aliases: [],
   serviceUpstream: false,
@@ -132,13 +150,17 @@ interface Piece {
   readonly ingress: Ingress
   /** Service ports it names: `namespace/name` and the upstream's id. */
   readonly services: readonly (readonly [service: string, id: string])[]
-  /** Secrets, `namespace/name`. */
+  /** Secrets and ConfigMaps, `namespace/name`. */
   readonly secrets: readonly string[]
+  readonly configMaps: readonly string[]
   readonly rules: readonly PieceRule[]
   readonly fallback: Route | undefined
   readonly catchAll: boolean
   readonly certificates: readonly (readonly [host: string, certificate: Certificate])[]
   readonly clients: readonly (readonly [host: string, auth: ClientAuth])[]
+  readonly passthrough: readonly (readonly [host: string, upstream: Upstream])[]
+  /** Its class does not speak HTTP/2. */
+  readonly http1: boolean
   readonly problems: readonly Problem[]
 }
 interface PieceRule {
@@ -192,6 +214,8 @@ export class Compiler {
   #served: Entry[] = []
   readonly #backends = new Map<string, Backend>()
   readonly #secrets = new Map<string, Named>()
+  readonly #configMaps = new Map<string, { configMap: ConfigMap | undefined; readonly users: Set<Entry> }>()
+  #namesChanged: number | undefined
   /** The entries that have rules for a host, by age. */
   readonly #byHost = new Map<string, Entry[]>()
   readonly #conflicts = new Map<string, readonly Problem[]>()
@@ -200,11 +224,21 @@ export class Compiler {
   #table: RouteTable = emptyTable
   #run = 0
   #endpointsChanged = true
+  /** Some class does not speak HTTP/2. */
+  #http1 = false
   #defaultUser: Entry | undefined
 
   constructor(options: CompileOptions) {
     this.#options = options
     this.#settingsOf = options.settings ?? (() => plainSettings)
+  }
+
+  /** The keys of the Ingresses that are ours. */
+  get keys(): Iterable<string> {
+    return this.#entries.keys()
+  }
+  serves(key: string): boolean {
+    return this.#entries.has(key)
   }
 
   compile(objects: Objects): Compiled {
@@ -219,6 +253,14 @@ export class Compiler {
       this.#foreign = new WeakSet()
       for (const e of this.#entries.values()) dirty.add(e)
     }
+    const renamed = objects.namesChanged !== this.#namesChanged
+    this.#namesChanged = objects.namesChanged
+    for (const [key, named] of this.#configMaps) {
+      const found = objects.configMaps?.get(key)
+      if (found === named.configMap) continue
+      named.configMap = found
+      for (const e of named.users) dirty.add(e)
+    }
     for (const [key, named] of this.#secrets) {
       const secret = objects.secrets.get(key)
       if (secret === named.secret) continue
@@ -226,7 +268,8 @@ export class Compiler {
       for (const e of named.users) dirty.add(e)
     }
     for (const backend of this.#backends.values()) {
-      if (backend.service === objects.services.get(backend.key) && backend.slices === objects.slices.get(backend.key)) continue
+      const external = renamed && backend.service?.spec.type === 'ExternalName'
+      if (!external && backend.service === objects.services.get(backend.key) && backend.slices === objects.slices.get(backend.key)) continue
       this.#endpointsChanged = true
       if (this.#refresh(backend, objects)) for (const e of backend.users) dirty.add(e)
     }
@@ -234,7 +277,7 @@ export class Compiler {
     // What an entry had before and has now decides what has to be put together anew.
     const affects = (piece: Piece): void => {
       for (const rule of piece.rules) dirtyHosts.add(rule.host)
-      if (piece.certificates.length > 0 || piece.clients.length > 0) certificatesChanged = true
+      if (piece.certificates.length > 0 || piece.clients.length > 0 || piece.passthrough.length > 0 || piece.http1 || this.#http1) certificatesChanged = true
       if (piece.catchAll) fallbackChanged = true
     }
     const forget = (e: Entry): void => {
@@ -320,14 +363,23 @@ export class Compiler {
       }
     }
 
-    let { certificates } = before
+    let { certificates, passthrough } = before
     const chosen = defaultCertificate === undefined ? undefined : certificateOf(objects.secrets.get(defaultCertificate), defaultCertificate)
     const shown = (typeof chosen === 'object' ? chosen : undefined) ?? this.#options.fallbackCertificate
     if (certificatesChanged || certificates.fallback !== shown) {
       const exact = new Map<string, Certificate>()
       const wild = new Map<string, Certificate>()
       const clients = new Map<string, ClientAuth>()
+      const http1 = new Set<string>()
+      const through = new Map<string, Upstream>()
+      this.#http1 = false
+      let all = this.#served.length > 0
       for (const { piece } of this.#served) {
+        if (piece.http1) {
+          this.#http1 = true
+          for (const rule of piece.rules) http1.add(rule.host)
+        } else all = false
+        for (const [host, upstream] of piece.passthrough) if (!through.has(host)) through.set(host, upstream)
         for (const [host, certificate] of piece.certificates) {
           const map = host.startsWith('*.') ? wild : exact
           const name = host.startsWith('*.') ? host.slice(2) : host
@@ -335,7 +387,8 @@ export class Compiler {
         }
         for (const [host, auth] of piece.clients) if (!clients.has(host)) clients.set(host, auth)
       }
-      certificates = { exact, wildcards: wild, fallback: shown, clients }
+      certificates = { exact, wildcards: wild, fallback: shown, clients, http1: all ? 'all' : http1 }
+      passthrough = through
     }
 
     let { endpoints } = before
@@ -346,7 +399,7 @@ export class Compiler {
       for (const e of fallback?.upstream.endpoints ?? []) all.add(e.key)
       endpoints = all
     }
-    this.#table = { hosts, wildcards, any, fallback, certificates, endpoints }
+    this.#table = { hosts, wildcards, any, fallback, certificates, passthrough, endpoints }
 
     const problems: Problem[] = []
     for (const e of this.#troubled) problems.push(...e.piece.problems)
@@ -360,7 +413,7 @@ export class Compiler {
     backend.slices = objects.slices.get(backend.key)
     let other = false
     for (const [id, before] of backend.upstreams) {
-      const made = makeUpstream(backend, id)
+      const made = makeUpstream(backend, id, objects.names)
       // The same endpoints keep their identity: routes that lead there stay as they are.
       if (typeof made === 'string' ? made === before : typeof before !== 'string' && sameEndpoints(before.endpoints, made.endpoints)) continue
       backend.upstreams.set(id, made)
@@ -384,6 +437,11 @@ export class Compiler {
     for (const name of piece.secrets) {
       const named = this.#secrets.get(name)
       if (named === undefined) this.#secrets.set(name, { secret: objects.secrets.get(name), users: new Set([e]) })
+      else named.users.add(e)
+    }
+    for (const name of piece.configMaps) {
+      const named = this.#configMaps.get(name)
+      if (named === undefined) this.#configMaps.set(name, { configMap: objects.configMaps?.get(name), users: new Set([e]) })
       else named.users.add(e)
     }
     if (piece.problems.length > 0) this.#troubled.add(e)
@@ -416,6 +474,11 @@ export class Compiler {
       named?.users.delete(e)
       if (named?.users.size === 0) this.#secrets.delete(name)
     }
+    for (const name of piece.configMaps) {
+      const named = this.#configMaps.get(name)
+      named?.users.delete(e)
+      if (named?.users.size === 0) this.#configMaps.delete(name)
+    }
     this.#troubled.delete(e)
   }
 
@@ -433,7 +496,7 @@ export class Compiler {
     const id = `${port}${direct ? ' direct' : ''}`
     let made = backend.upstreams.get(id)
     if (made === undefined) {
-      backend.upstreams.set(id, (made = makeUpstream(backend, id)))
+      backend.upstreams.set(id, (made = makeUpstream(backend, id, objects.names)))
       this.#endpointsChanged = true
     }
     return made
@@ -477,7 +540,11 @@ export class Compiler {
     const [, namespace, name, port] = m as unknown as [string, string, string, string | undefined]
     const number = port ?? objects.services.get(`${namespace}/${name}`)?.spec.ports?.[0]?.port ?? 80
     const key = `${namespace}/${name}`
-    const to = upstreamOf(namespace, name, typeof number === 'string' && /^\d+$/.test(number) ? Number(number) : number, objects.services.get(key), objects.slices.get(key) ?? [], false)
+    const to = upstreamOf(namespace, name, typeof number === 'string' && /^\d+$/.test(number) ? Number(number) : number, {
+      service: objects.services.get(key),
+      slices: objects.slices.get(key) ?? [],
+      names: objects.names,
+    })
     return {
       host: '',
       path: '/',
@@ -498,7 +565,20 @@ export class Compiler {
       return this.#piece(ingress, objects)
     } catch (error) {
       const message = `cannot be read: ${error instanceof Error ? error.message : String(error)}`
-      return { ingress, services: [], secrets: [], rules: [], fallback: undefined, catchAll: false, certificates: [], clients: [], problems: [{ ingress, reason: 'Invalid', message }] }
+      return {
+        ingress,
+        services: [],
+        secrets: [],
+        configMaps: [],
+        rules: [],
+        fallback: undefined,
+        catchAll: false,
+        certificates: [],
+        clients: [],
+        passthrough: [],
+        http1: false,
+        problems: [{ ingress, reason: 'Invalid', message }],
+      }
     }
   }
 
@@ -507,6 +587,7 @@ export class Compiler {
     const problems: Problem[] = []
     const used = new Map<string, readonly [string, string]>()
     const usedSecrets = new Set<string>()
+    const usedConfigMaps = new Set<string>()
     const problem = (reason: string, message: string): void => void problems.push({ ingress, reason, message })
     const spec = ingress.spec ?? {}
     const className = classOf(ingress, objects.classes, this.#options) ?? ''
@@ -520,9 +601,19 @@ export class Compiler {
     const nginx = objects.classes.get(className)?.spec?.controller === nginxController
     const settings = this.#settingsOf(ingress, {
       secrets,
+      configMap: (name) => {
+        usedConfigMaps.add(name)
+        return objects.configMaps?.get(name)
+      },
       hasTls: (spec.tls?.length ?? 0) > 0,
       nginx,
       upstream: (ns, service, port) => upstream(ns, service, port, false),
+      defaultBackend: () => {
+        const m = /^([^/]+)\/([^:]+)(?::(.+))?$/.exec(this.#options.defaultBackend ?? '')
+        if (m === null) return undefined
+        const port = m[3] ?? objects.services.get(`${m[1]}/${m[2]}`)?.spec.ports?.[0]?.port
+        return upstream(m[1]!, m[2]!, typeof port === 'string' && /^\d+$/.test(port) ? Number(port) : port, false)
+      },
     })
     for (const p of settings.problems) problem(p.reason, p.message)
 
@@ -539,9 +630,7 @@ export class Compiler {
         problem('BackendNotFound', `${where}: ${found}`)
         to = { name: `${namespace}/${service.name}:${port ?? ''}`, endpoints: [] }
       } else to = found
-      if (settings.upstreamTls !== undefined || settings.balance !== undefined) {
-        to = { ...to, ...(settings.upstreamTls === undefined ? {} : { tls: settings.upstreamTls }), ...(settings.balance === undefined ? {} : { balance: settings.balance }) }
-      }
+      to = settings.sends(to)
       return {
         host,
         path,
@@ -553,6 +642,7 @@ export class Compiler {
         timeouts: settings.timeouts,
         maxBody: settings.maxBody,
         retries: settings.retries,
+        ...(settings.silent ? { silent: true } : {}),
         ...(host === '' || host === declared ? {} : { declared }),
       }
     }
@@ -609,8 +699,32 @@ export class Compiler {
         certificates.push([lower, certificate])
       }
     }
+    const passthrough: (readonly [string, Upstream])[] = []
+    if (settings.passthrough) {
+      // As in ingress-nginx: all of the host's bytes go to the backend of the path /, or of its first path.
+      for (const rule of rules) {
+        const route = rule.routes.find((r) => r.path === '/') ?? rule.routes[0]
+        if (rule.host === '') problem('InvalidAnnotation', 'annotation ssl-passthrough: a rule without a host has no name to be found by')
+        else if (route !== undefined) passthrough.push([rule.host, route.upstream])
+      }
+    }
+    const http1 = this.#options.http2 === false || objects.classes.get(className)?.metadata.annotations?.['switchyard.dev/http2'] === 'off'
+    if (!hasRules && fallback !== undefined && this.#options.noCatchAll === true) problem('CatchAllDisabled', 'has no rules, and --disable-catch-all refuses that')
     if (!hasRules && fallback === undefined) problem('Empty', 'has neither rules nor a defaultBackend')
-    return { ingress, services: [...used.values()], secrets: [...usedSecrets], rules, fallback, catchAll: !hasRules && fallback !== undefined, certificates, clients, problems }
+    return {
+      ingress,
+      services: [...used.values()],
+      secrets: [...usedSecrets],
+      configMaps: [...usedConfigMaps],
+      rules,
+      fallback,
+      catchAll: !hasRules && fallback !== undefined && this.#options.noCatchAll !== true,
+      certificates,
+      clients,
+      passthrough,
+      http1,
+      problems,
+    }
   }
 }
 
@@ -630,7 +744,7 @@ export function classOf(ingress: Ingress, classes: ReadonlyMap<string, IngressCl
     return wanted(name) && (known === undefined ? options.classes.includes(name) : ours(known)) ? name : undefined
   }
   for (const [n, c] of classes) if (c.metadata.annotations?.[defaultClassAnnotation] === 'true' && ours(c) && wanted(n)) return n
-  return undefined
+  return options.withoutClass === true ? '' : undefined
 }
 
 function nameOf(ingress: Ingress): string {
@@ -655,11 +769,11 @@ function sameMap<V>(a: ReadonlyMap<string, V>, b: ReadonlyMap<string, V>): boole
   return true
 }
 
-function makeUpstream(backend: Backend, id: string): Upstream | string {
+function makeUpstream(backend: Backend, id: string, names: Names | undefined): Upstream | string {
   const direct = id.endsWith(' direct')
   const port = direct ? id.slice(0, -7) : id
   const slash = backend.key.indexOf('/')
-  return upstreamOf(backend.key.slice(0, slash), backend.key.slice(slash + 1), /^\d+$/.test(port) ? Number(port) : port, backend.service, backend.slices ?? [], direct)
+  return upstreamOf(backend.key.slice(0, slash), backend.key.slice(slash + 1), /^\d+$/.test(port) ? Number(port) : port, { service: backend.service, slices: backend.slices ?? [], direct, names })
 }
 
 /** One host's routes out of the rules of several Ingresses, oldest first. */
@@ -730,7 +844,7 @@ function withCanary(main: Route, canary: Route, how: Canary): Route {
   if (before?.canary === canary) return before.made
   // It is decided before affinity and what else looks at the endpoints.
   const at = main.policies.findIndex((p) => p.use === 'affinity' || p.use === 'upstream' || p.use === 'rewrite')
-  const policy = { use: 'canary', ...how, upstream: canary.upstream }
+  const policy = { use: 'canary', ...how, upstream: canary.upstream, bound: main.policies.find((p) => p.use === 'affinity') }
   const made: Route = { ...main, policies: at < 0 ? [...main.policies, policy] : [...main.policies.slice(0, at), policy, ...main.policies.slice(at)] }
   canaries.set(main, { canary, made })
   return made
@@ -749,38 +863,6 @@ function watched<T>(map: ReadonlyMap<string, T>, saw: (key: string) => void): Re
       return map.has(key)
     },
   })
-}
-
-function sameEndpoints(a: readonly Endpoint[], b: readonly Endpoint[]): boolean {
-  return a.length === b.length && a.every((e, i) => e.key === b[i]!.key)
-}
-
-function upstreamOf(namespace: string, name: string, port: string | number, service: Service | undefined, slices: readonly EndpointSlice[], direct: boolean): Upstream | string {
-  if (service === undefined) return `Service ${namespace}/${name} does not exist`
-  if (service.spec.type === 'ExternalName') return `Service ${namespace}/${name} is an ExternalName; those are not followed`
-  const ports = (service.spec.ports ?? []).filter((p) => (p.protocol ?? 'TCP') === 'TCP')
-  const found = port === '' ? (ports.length === 1 ? ports[0] : undefined) : ports.find((p) => (typeof port === 'number' ? p.port === port : p.name === port))
-  if (found === undefined) return `Service ${namespace}/${name} has no TCP port ${port === '' ? '(none was named and there is not exactly one)' : `"${port}"`}`
-  const label = `${namespace}/${name}:${port}`
-  if (direct) {
-    const ip = service.spec.clusterIP
-    if (ip === undefined || ip === '' || ip === 'None') return `Service ${namespace}/${name} has no cluster IP`
-    return { name: label, endpoints: [endpoint(ip, found.port)] }
-  }
-  // Of a dual-stack Service's two lists the first family's: the same pods stand in both.
-  const family = service.spec.ipFamilies?.[0] ?? (slices.some((s) => s.addressType === 'IPv4') ? 'IPv4' : 'IPv6')
-  const all = candidates(
-    slices.filter((s) => s.addressType === family),
-    found.name ?? '',
-    'TCP',
-  )
-  let usable = all.filter((c) => c.ready)
-  if (usable.length === 0) usable = all.filter((c) => c.serving && c.terminating)
-  return { name: label, endpoints: usable.map((c) => endpoint(c.address, c.port)) }
-}
-
-function endpoint(address: string, port: number): Endpoint {
-  return { address, port, key: address.includes(':') ? `[${address}]:${port}` : `${address}:${port}` }
 }
 
 const label = '[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?'
@@ -806,34 +888,4 @@ function pathOf(path: string, regex: boolean): string | undefined {
   }
   if (/[?#\\]/.test(path)) return undefined
   return normalise(path)
-}
-
-const certificates = new WeakMap<Secret, Certificate | string>()
-
-/** The certificate of a `kubernetes.io/tls` Secret, or what is wrong with it. */
-export function certificateOf(secret: Secret | undefined, name: string): Certificate | string {
-  if (secret === undefined) return `Secret ${name} does not exist`
-  let made = certificates.get(secret)
-  if (made === undefined) certificates.set(secret, (made = readCertificate(secret, name)))
-  return made
-}
-
-function readCertificate(secret: Secret, name: string): Certificate | string {
-  const crt = secret.data?.['tls.crt']
-  const key = secret.data?.['tls.key']
-  if (crt === undefined || key === undefined) return `Secret ${name} lacks ${crt === undefined ? 'tls.crt' : 'tls.key'}`
-  try {
-    const cert = Buffer.from(crt, 'base64').toString()
-    const pem = Buffer.from(key, 'base64').toString()
-    const x509 = new X509Certificate(cert)
-    if (!x509.checkPrivateKey(createPrivateKey(pem))) return `Secret ${name}: the key does not belong to the certificate`
-    const names = (x509.subjectAltName ?? '').split(', ').flatMap((n) => (n.startsWith('DNS:') ? [n.slice(4).toLowerCase()] : []))
-    return { cert, key: pem, owner: name, names, notAfter: Date.parse(x509.validTo) }
-  } catch (error) {
-    return `Secret ${name} cannot be used: ${error instanceof Error ? error.message : String(error)}`
-  }
-}
-
-function covers(names: readonly string[], host: string): boolean {
-  return names.includes(host) || names.includes(`*.${host.slice(host.indexOf('.') + 1)}`)
 }

@@ -1,7 +1,6 @@
 import { test } from 'tap'
 import http from 'node:http'
 import http2 from 'node:http2'
-import https from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { WebSocket, WebSocketServer } from 'ws'
 import { FakeApi } from '../kube/testing/api.ts'
@@ -9,79 +8,7 @@ import { ingress, ingressClass, secret, service, slice } from '../kube/testing/b
 import { impatient, wrongs } from '../kube/testing/wrongs.ts'
 import { events, ingresses } from '../kube/resources.ts'
 import { testAuthority } from '../lib/sockets/suite/certificates.ts'
-import { command } from './main.ts'
-
-/** Runs `switchyard ingress` in this process until `end`. */
-async function start(api: FakeApi, ...more: string[]): Promise<{ http: number; https: number; others: readonly { http?: string }[]; status: number; end(): Promise<void> }> {
-  const ending = new AbortController()
-  const lines: string[] = []
-  const write = process.stderr.write.bind(process.stderr)
-  let ready!: (line: Record<string, string>) => void
-  const isReady = new Promise<Record<string, string>>((resolve) => (ready = resolve))
-  process.stderr.write = ((text: string) => {
-    for (const line of text.split('\n')) {
-      if (!line.startsWith('{')) continue
-      lines.push(line)
-      const told = JSON.parse(line) as Record<string, string>
-      if (told.message === 'ready') ready(told)
-    }
-    return true
-  }) as typeof process.stderr.write
-  const probe = http.createServer().listen(0, '127.0.0.1')
-  await new Promise((resolve) => probe.once('listening', resolve))
-  const status = (probe.address() as AddressInfo).port
-  await new Promise((resolve) => probe.close(resolve))
-  const run = command.run!(
-    [
-      '--kubeconfig',
-      api.kubeconfig(),
-      '--http',
-      '127.0.0.1:0',
-      '--https',
-      '127.0.0.1:0',
-      '--status',
-      `127.0.0.1:${status}`,
-      '--sockets',
-      process.env.SOCKETS ?? 'node',
-      '--access-log-path',
-      '/dev/null',
-      ...more,
-    ],
-    { signal: ending.signal, out: () => {}, err: () => {} },
-  )
-  const told = await Promise.race([isReady, run.then(() => Promise.reject(new Error(`ended: ${lines.join('\n')}`)))])
-  const port = (text: string | undefined): number => Number(text?.slice(text.lastIndexOf(':') + 1))
-  return {
-    http: port(told.http),
-    https: port(told.https),
-    others: (told.others ?? []) as unknown as { http?: string }[],
-    status,
-    end: async () => {
-      ending.abort()
-      await run
-      process.stderr.write = write
-    },
-  }
-}
-
-/** A backend that answers its name. */
-async function backend(name: string): Promise<{ port: number; server: http.Server; close(): void }> {
-  const server = http.createServer((request, response) => response.end(`${name} ${request.method} ${request.url} ${request.headers['x-forwarded-proto']}`))
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  return { port: (server.address() as AddressInfo).port, server, close: () => (server.closeAllConnections(), server.close()) }
-}
-
-async function ask(how: http.RequestOptions & { ca?: string; servername?: string }, host: string, path: string): Promise<string> {
-  return new Promise((resolve, reject) => {
-    const request = (how.ca === undefined ? http : https).request({ host: '127.0.0.1', ...how, path, headers: { host } }, (response) => {
-      let text = ''
-      response.on('data', (piece: Buffer) => (text += piece.toString()))
-      response.on('end', () => resolve(`${response.statusCode} ${text.trim()}`))
-    })
-    request.on('error', reject)
-    request.end()
-  })
-}
+import { ask, backend, start, until } from './testing/run.ts'
 
 void test('an Ingress is served by host and path, over TLS, changed while it runs, and its status written', async (t) => {
   await using api = await FakeApi.start()
@@ -290,11 +217,3 @@ void test('a WebSocket passes, and survives a change of the table', async (t) =>
   sockets.close()
   one.close()
 })
-
-async function until(claim: () => Promise<boolean>, ms = 5000): Promise<void> {
-  const end = Date.now() + ms
-  while (!(await claim())) {
-    if (Date.now() > end) throw new Error('did not happen')
-    await new Promise((resolve) => setTimeout(resolve, 5))
-  }
-}

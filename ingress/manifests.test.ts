@@ -85,7 +85,7 @@ void test('the manifests people write are served as they say, but for what is na
   )
   t.same(
     reports.filter((r) => r.verdict === 'with differences').map((r) => r.ingress.slice(8)),
-    ['grafana', 'uploads', 'password', 'versioned', 'prefix-header', 'errors'],
+    ['grafana', 'uploads', 'password', 'versioned', 'prefix-header'],
   )
 })
 

@@ -1,5 +1,5 @@
 import { compileRegex, type Regex } from './regex.ts'
-import type { Certificate, Certificates, HostRoutes, Route, RouteTable } from './table.ts'
+import type { Certificate, Certificates, HostRoutes, Route, RouteTable, Upstream } from './table.ts'
 
 /** The routes of `host` (lower case, no port): exact before wildcard before any. */
 export function hostRoutes(table: RouteTable, host: string): HostRoutes | undefined {
@@ -64,4 +64,18 @@ export function certificateFor(certificates: Certificates, name: string | undefi
     if (wild !== undefined) return wild
   }
   return certificates.fallback
+}
+
+/** Where TLS for `name` goes unopened, if it does. */
+export function passthroughFor({ passthrough }: RouteTable, name: string): Upstream | undefined {
+  const host = name.toLowerCase()
+  return passthrough.get(host) ?? passthrough.get(`*${host.slice(Math.max(0, host.indexOf('.')))}`)
+}
+
+/** Whether clients that ask for `name` are offered HTTP/2. */
+export function speaksHttp2({ http1 }: Certificates, name: string | undefined): boolean {
+  if (http1 === 'all') return false
+  if (http1.size === 0 || name === undefined) return true
+  const host = name.toLowerCase()
+  return !http1.has(host) && !http1.has(`*${host.slice(Math.max(0, host.indexOf('.')))}`)
 }

@@ -1,13 +1,38 @@
+import { availableParallelism } from 'node:os'
 import { socketsFlag } from '../lib/sockets/choose.ts'
 import { contains, ipBytes, network, type Network } from '../lib/ip.ts'
 import { hostPort, UsageError, type Flags, type Values } from '../lib/options.ts'
 import type { Address } from '../lib/sockets/seam.ts'
 import { accessLogFormats } from './accesslog.ts'
-import { keys } from './annotations/list.ts'
 import { controllerName } from './compile.ts'
 
-/** The flags of `switchyard ingress`. Names after the dash line are ingress-nginx's, with its meaning. */
-export const flags = {
+/** Flags of ingress-nginx that manifests carry and that mean nothing here; said once at the start. */
+export const idle: Readonly<Record<string, 'string' | 'boolean'>> = {
+  'annotations-prefix': 'string',
+  'default-server-port': 'string',
+  'disable-svc-external-name': 'boolean',
+  'election-id': 'string',
+  'election-ttl': 'string',
+  'enable-metrics': 'boolean',
+  'healthz-port': 'string',
+  'ingress-class-by-name': 'boolean',
+  'metrics-per-host': 'boolean',
+  'post-shutdown-grace-period': 'string',
+  profiling: 'boolean',
+  'ssl-passthrough-proxy-port': 'string',
+  'status-port': 'string',
+  'status-update-interval': 'string',
+  'stream-port': 'string',
+  'sync-period': 'string',
+  'sync-rate-limit': 'string',
+  v: 'string',
+  'validating-webhook': 'string',
+  'validating-webhook-certificate': 'string',
+  'validating-webhook-key': 'string',
+}
+
+/** The flags of `switchyard ingress`. Names after the middle are ingress-nginx's, with its meaning. */
+const named = {
   kubeconfig: { type: 'string', value: 'FILE', help: 'how to reach the API server; the Pod’s own account if left out' },
   http: { type: 'string', value: 'ADDR:PORT', default: ':80', help: 'where HTTP is served; empty: nowhere' },
   https: { type: 'string', value: 'ADDR:PORT', default: ':443', help: 'where HTTPS is served; empty: nowhere' },
@@ -18,6 +43,9 @@ export const flags = {
   'access-log': { type: 'string', oneOf: accessLogFormats, default: 'json', help: 'form of the access log' },
   'access-log-path': { type: 'string', value: 'FILE', default: '-', help: 'where the access log goes; - is standard output' },
   sockets: socketsFlag,
+  workers: { type: 'string', value: 'N|auto', default: '0', help: 'threads that carry requests; auto: one a core; 0: the main thread does' },
+  'proxy-protocol': { type: 'boolean', help: 'clients’ connections begin with a header of the PROXY protocol (version 1 or 2), as a load balancer in front writes it' },
+  'allow-external-names': { type: 'boolean', help: 'follows Services of type ExternalName to the names they lead to' },
   'listen-http-fd': { type: 'number', value: 'N', help: 'descriptor of a listening socket to serve HTTP on, instead of --http' },
   'listen-https-fd': { type: 'number', value: 'N', help: 'descriptor of a listening socket to serve HTTPS on, instead of --https' },
   'shutdown-grace-period': { type: 'duration', default: '30s', help: 'how long requests under way may take after SIGTERM' },
@@ -32,11 +60,15 @@ export const flags = {
   'publish-status-address': { type: 'list', value: 'A,B', help: 'as --publish-address' },
   'http-port': { type: 'number', help: 'as --http :N' },
   'https-port': { type: 'number', help: 'as --https :N' },
-  'election-id': { type: 'string', hidden: true, help: 'taken and not needed: statuses are written when they differ' },
-  'enable-ssl-passthrough': { type: 'boolean', hidden: true, help: 'not supported yet' },
-  'tcp-services-configmap': { type: 'string', hidden: true, help: 'not supported yet' },
-  'udp-services-configmap': { type: 'string', hidden: true, help: 'not supported yet' },
+  'enable-ssl-passthrough': { type: 'boolean', help: 'lets Ingresses with the annotation ssl-passthrough have the TLS of their hosts unopened' },
+  'tcp-services-configmap': { type: 'string', value: 'NAMESPACE/NAME', help: 'ConfigMap of TCP ports that are passed to Services: "9000": namespace/service:port' },
+  'udp-services-configmap': { type: 'string', value: 'NAMESPACE/NAME', help: 'the same for UDP' },
+  'update-status': { type: 'boolean', default: true, help: 'writes status.loadBalancer of Ingresses' },
+  'watch-ingress-without-class': { type: 'boolean', help: 'also serves Ingresses that name no class' },
+  'disable-catch-all': { type: 'boolean', help: 'serves no Ingress without rules' },
 } as const satisfies Flags
+
+export const flags: typeof named = { ...named, ...Object.fromEntries(Object.entries(idle).map(([name, type]) => [name, { type, hidden: true, help: 'taken and without effect' }])) }
 
 export type IngressValues = Values<typeof flags>
 
@@ -53,9 +85,6 @@ export interface Group {
 
 /** The groups that the flags ask for: those without addresses of their own, and each that has some. */
 export function groupsOf(values: IngressValues): Group[] {
-  for (const flag of ['enable-ssl-passthrough', 'tcp-services-configmap', 'udp-services-configmap'] as const) {
-    if (values[flag] !== undefined && values[flag] !== false) throw new UsageError(`flag --${flag} of ingress-nginx is known and not supported`)
-  }
   // `admin=A:80,A:443` comes as two words of the list.
   const words: string[] = []
   for (const word of [...values.class, ...(values['ingress-class'] === undefined ? [] : [values['ingress-class']])]) {
@@ -87,6 +116,14 @@ export function groupsOf(values: IngressValues): Group[] {
   return groups
 }
 
+/** How many threads carry requests besides the main one. */
+export function workersOf(text: string): number {
+  if (text === 'auto') return availableParallelism()
+  const n = Number(text)
+  if (!/^\d+$/.test(text) || n > 64) throw new UsageError(`flag --workers: expected a number up to 64, or auto, got "${text}"`)
+  return n
+}
+
 /** Whether a peer is one of these networks. */
 export function trustsOf(networks: readonly string[]): ((peer: string) => boolean) | undefined {
   if (networks.length === 0) return undefined
@@ -99,36 +136,4 @@ export function trustsOf(networks: readonly string[]): ((peer: string) => boolea
     const bytes = ipBytes(peer, { lenient: true })
     return bytes !== undefined && list.some((n) => contains(n, bytes))
   }
-}
-
-/** Keys of ingress-nginx's ConfigMap that are no annotation's, and what becomes of them here. */
-export const configKeys: Readonly<Record<string, string>> = {
-  'use-forwarded-headers': 'believes X-Forwarded-* of the peers in proxy-real-ip-cidr',
-  'proxy-real-ip-cidr': 'peers that are believed (default 0.0.0.0/0,::/0)',
-  'allow-snippet-annotations': 'has no effect: snippets are refused',
-  'annotations-risk-level': 'has no effect: no annotation can inject configuration',
-  'allow-cross-namespace-resources': 'has no effect: other namespaces’ Secrets are never read',
-  'strict-validate-path-type': 'has no effect: paths are always validated',
-  'server-tokens': 'has no effect: the version is never told',
-  'worker-processes': 'has no effect',
-  'enable-underscores-in-headers': 'has no effect: names with underscores are dropped',
-  'generate-request-id': 'has no effect: every request has an id',
-  'keep-alive': 'has no effect: 75 s',
-  'upstream-keepalive-connections': 'has no effect: 256 an endpoint',
-  'upstream-keepalive-timeout': 'has no effect: 60 s, or what the endpoint says',
-}
-
-/** What a ConfigMap says: defaults for annotations, believed peers, and words about the rest. */
-export function readConfig(data: Readonly<Record<string, string>>): { readonly defaults: ReadonlyMap<string, string>; readonly trusted: readonly string[]; readonly problems: readonly string[] } {
-  const defaults = new Map<string, string>()
-  const problems: string[] = []
-  for (const [key, value] of Object.entries(data)) {
-    const known = keys.get(key)
-    if (known !== undefined && known.support !== 'refused') defaults.set(key, value)
-    else if (Object.hasOwn(configKeys, key)) {
-      if (configKeys[key]!.startsWith('has no effect')) problems.push(`key ${key} ${configKeys[key]}`)
-    } else problems.push(`unknown key ${key}`)
-  }
-  const trusted = data['use-forwarded-headers'] === 'true' ? (data['proxy-real-ip-cidr'] ?? '0.0.0.0/0,::/0').split(',').map((s) => s.trim()) : []
-  return { defaults, trusted, problems }
 }

@@ -6,8 +6,6 @@ export interface Endpoint {
   readonly port: number
   /** `address:port`. */
   readonly key: string
-  /** What keeps its answer: hostname of a target that is no address yet. */
-  readonly node?: string
 }
 
 /** TLS towards endpoints. Connections of different settings are never mixed. */
@@ -26,9 +24,13 @@ export interface Upstream {
   readonly name: string
   readonly endpoints: readonly Endpoint[]
   readonly tls?: UpstreamTls
+  /** Spoken to by HTTP/2: `h2c`, or with `tls` where it is agreed on. */
+  readonly http2?: boolean
   readonly balance?: BalanceMethod
-  /** Weight of each endpoint, alike if left out. */
-  readonly weights?: readonly number[]
+  /** Milliseconds until an endpoint that joined later gets its full share. */
+  readonly slowStart?: number
+  /** The name that these are the addresses of, where it lies outside. */
+  readonly external?: string
 }
 
 export type BalanceMethod = { readonly kind: 'roundRobin' } | { readonly kind: 'leastConnections' } | { readonly kind: 'ewma' } | { readonly kind: 'hash'; readonly of: readonly HashPart[] }
@@ -77,11 +79,15 @@ export interface Route {
   readonly maxBody: number
   /** How often a request may be tried again elsewhere. */
   readonly retries: Retries
+  /** Its requests are not logged. */
+  readonly silent?: boolean
 }
 
 export interface Retries {
   /** All tries together, the first one included. */
   readonly tries: number
+  /** Milliseconds in which another try may begin; 0: any time. */
+  readonly within: number
   /** After an error or a timeout of the connection. */
   readonly error: boolean
   readonly timeout: boolean
@@ -92,7 +98,7 @@ export interface Retries {
 }
 
 /** Three tries after errors and timeouts, never for what is not idempotent. */
-export const defaultRetries: Retries = { tries: 3, error: true, timeout: true, nonIdempotent: false, statuses: [] }
+export const defaultRetries: Retries = { tries: 3, within: 0, error: true, timeout: true, nonIdempotent: false, statuses: [] }
 
 /** The routes of one host, the first that fits wins. */
 export interface HostRoutes {
@@ -127,6 +133,8 @@ export interface RouteTable {
   /** When nothing else fits; 404 without it. */
   readonly fallback: Route | undefined
   readonly certificates: Certificates
+  /** Hosts whose TLS goes to the endpoint unopened. */
+  readonly passthrough: ReadonlyMap<string, Upstream>
   /** Keys of all endpoints: pooled connections of others are closed. */
   readonly endpoints: ReadonlySet<string>
 }
@@ -136,6 +144,8 @@ export interface Certificates {
   readonly wildcards: ReadonlyMap<string, Certificate>
   readonly fallback: Certificate | undefined
   readonly clients: ReadonlyMap<string, ClientAuth>
+  /** Hosts that do not speak HTTP/2. */
+  readonly http1: ReadonlySet<string> | 'all'
 }
 
 /** The table before anything is known. */
@@ -144,7 +154,8 @@ export const emptyTable: RouteTable = {
   wildcards: new Map(),
   any: undefined,
   fallback: undefined,
-  certificates: { exact: new Map(), wildcards: new Map(), fallback: undefined, clients: new Map() },
+  certificates: { exact: new Map(), wildcards: new Map(), fallback: undefined, clients: new Map(), http1: new Set() },
+  passthrough: new Map(),
   endpoints: new Set(),
 }
 

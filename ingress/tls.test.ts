@@ -27,6 +27,7 @@ void test('client certificates are asked for by the names that want them; the id
       wildcards: new Map(),
       fallback: undefined,
       clients: new Map([['x.test', auth]]),
+      http1: new Set<string>(),
     },
   }
   t.same(identityFor(table, 'X.test', undefined), { cert: 'c', key: 'k', clientCa: 'ca', clientCertificate: 'require' })

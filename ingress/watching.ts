@@ -4,14 +4,44 @@ import { Mirror } from '../kube/mirror.ts'
 import type { ConfigMap, EndpointSlice, Ingress, IngressClass, ObjectMeta, Secret, Service } from '../kube/objects.ts'
 import { configmaps, endpointslices, ingressclasses, ingresses, keyOf, secrets, services } from '../kube/resources.ts'
 import type { Objects } from './compile.ts'
+import { LookedUp } from './names.ts'
 
 export interface WatchingOptions {
   readonly log: Log
   readonly signal: AbortSignal
   /** Only objects of this namespace. */
   readonly namespace?: string | undefined
-  /** `namespace/name` of a ConfigMap of defaults. */
-  readonly configMap?: string | undefined
+  /** ExternalNames are followed. */
+  readonly externalNames?: boolean
+}
+
+/** ConfigMaps that somebody names, each watched from the first time it is asked for. */
+class ConfigMaps {
+  readonly #client: Client
+  readonly #how: WatchingOptions
+  readonly #changed: () => void
+  readonly #mirrors = new Map<string, Mirror<ConfigMap>>()
+
+  constructor(client: Client, how: WatchingOptions, changed: () => void) {
+    this.#client = client
+    this.#how = how
+    this.#changed = changed
+  }
+
+  get(name: string): ConfigMap | undefined {
+    let mirror = this.#mirrors.get(name)
+    if (mirror === undefined) {
+      const slash = name.indexOf('/')
+      const { log, signal } = this.#how
+      mirror = new Mirror(this.#client, configmaps, { log, signal, namespace: name.slice(0, Math.max(0, slash)), fieldSelector: `metadata.name=${name.slice(slash + 1)}`, changed: this.#changed })
+      this.#mirrors.set(name, mirror)
+    }
+    return mirror.objects.get(name)
+  }
+
+  async whenSynced(): Promise<void> {
+    await Promise.all([...this.#mirrors.values()].map((m) => m.whenSynced()))
+  }
 }
 
 /** Mirrors of everything a table is made of. After the first sync `changed` is called once for changes that come together. */
@@ -24,14 +54,19 @@ export class Watching {
   /** Ingresses as last seen to say something new: a change of their status keeps their identity. */
   readonly #told = new Map<string, Ingress>()
   readonly #byService = new Map<string, readonly EndpointSlice[]>()
-  #configMap: Mirror<ConfigMap> | undefined
-  #configMapKey = ''
+  readonly #configMaps: ConfigMaps
+  readonly #names: LookedUp | undefined
+  /** Ingresses that changed since somebody asked, also those of which only the status did. */
+  #touched = new Set<string>()
+  readonly #gone: string[] = []
   readonly #changed: () => void
+  readonly #statusChanged: () => void
   #started = false
   #rung = false
 
-  constructor(client: Client, how: WatchingOptions, changed: () => void) {
+  constructor(client: Client, how: WatchingOptions, changed: () => void, statusChanged: () => void = () => {}) {
     this.#changed = changed
+    this.#statusChanged = statusChanged
     const ring = (): void => this.#ring()
     const { log, signal } = how
     const common = { log, signal, namespace: how.namespace }
@@ -40,40 +75,48 @@ export class Watching {
     this.#services = new Mirror(client, services, { ...common, reduce: reduceService, changed: ring })
     this.#slices = new Mirror(client, endpointslices, { ...common, reduce: reduceSlice, changed: (now, before) => this.#slice(now, before) })
     this.#secrets = new Mirror(client, secrets, { ...common, reduce: reduceSecret, changed: ring })
-    if (how.configMap !== undefined) {
-      const slash = how.configMap.indexOf('/')
-      this.#configMap = new Mirror(client, configmaps, {
-        log,
-        signal,
-        namespace: how.configMap.slice(0, Math.max(0, slash)),
-        fieldSelector: `metadata.name=${how.configMap.slice(slash + 1)}`,
-        changed: ring,
-      })
-      this.#configMapKey = how.configMap
-    }
+    this.#configMaps = new ConfigMaps(client, how, ring)
+    this.#names = how.externalNames === true ? new LookedUp(ring, signal) : undefined
   }
 
   async whenSynced(): Promise<void> {
-    await Promise.all([...(this.#configMap === undefined ? [] : [this.#configMap]), this.#ingresses, this.#classes, this.#services, this.#slices, this.#secrets].map((m) => m.whenSynced()))
+    await Promise.all([this.#configMaps, this.#ingresses, this.#classes, this.#services, this.#slices, this.#secrets].map((m) => m.whenSynced()))
     this.#started = true
   }
 
   objects(): Objects {
-    return { ingresses: this.#told, classes: this.#classes.objects, services: this.#services.objects, slices: this.#byService, secrets: this.#secrets.objects }
+    return {
+      ingresses: this.#told,
+      classes: this.#classes.objects,
+      services: this.#services.objects,
+      slices: this.#byService,
+      secrets: this.#secrets.objects,
+      configMaps: this.#configMaps,
+      names: this.#names,
+      namesChanged: this.#names?.changes ?? 0,
+    }
   }
 
   /** The Ingress as it is now, status included. */
-  current(ingress: Ingress): Ingress | undefined {
-    return this.#ingresses.objects.get(keyOf(ingress))
+  current(key: string): Ingress | undefined {
+    return this.#ingresses.objects.get(key)
   }
 
-  /** The ConfigMap of defaults, if there is one. */
-  get configMap(): ConfigMap | undefined {
-    return this.#configMap?.objects.get(this.#configMapKey)
+  /** A ConfigMap by `namespace/name`; from now on its changes are told. */
+  configMap(name: string | undefined): ConfigMap | undefined {
+    return name === undefined ? undefined : this.#configMaps.get(name)
   }
 
-  has(key: string): boolean {
-    return this.#told.has(key)
+  /** The keys of Ingresses that changed since this was asked last. */
+  touched(): ReadonlySet<string> {
+    const touched = this.#touched
+    this.#touched = new Set()
+    return touched
+  }
+
+  /** The keys of Ingresses that were deleted since this was asked last. */
+  gone(): string[] {
+    return this.#gone.splice(0).filter((key) => !this.#told.has(key))
   }
 
   /** When the slowest of the mirrors last heard of the server, on the clock of `performance.now()`. */
@@ -92,10 +135,16 @@ export class Watching {
   }
 
   #ingress(now: Ingress | undefined, before: Ingress | undefined): void {
-    if (now === undefined) this.#told.delete(keyOf(before!))
-    else {
+    this.#touched.add(keyOf((now ?? before)!))
+    if (now === undefined) {
+      this.#told.delete(keyOf(before!))
+      this.#gone.push(keyOf(before!))
+    } else {
       const told = this.#told.get(keyOf(now))
-      if (told !== undefined && told.metadata.uid === now.metadata.uid && gist(told) === gist(now)) return
+      if (told !== undefined && told.metadata.uid === now.metadata.uid && gist(told) === gist(now)) {
+        this.#statusChanged()
+        return
+      }
       this.#told.set(keyOf(now), now)
     }
     this.#ring()

@@ -8,6 +8,8 @@ interface Access {
   /** Networks as text; undefined: everybody. */
   readonly allow: readonly string[] | undefined
   readonly deny: readonly string[]
+  /** Another condition is enough. */
+  readonly any: boolean
 }
 
 /** Who may come, by address. */
@@ -22,7 +24,7 @@ export const access: Feature = {
     const allow = networks(a, a.has('allowlist-source-range') ? 'allowlist-source-range' : 'whitelist-source-range')
     const deny = networks(a, 'denylist-source-range')
     if (allow === undefined && deny === undefined) return undefined
-    return { use: 'access', allow, deny: deny ?? [] } satisfies Access
+    return { use: 'access', allow, deny: deny ?? [], any: a.text('satisfy')?.toLowerCase() === 'any' && (a.has('auth-type') || a.has('auth-url')) } satisfies Access
   },
   step(policy: Access): Step {
     const allow = policy.allow?.map(toNetwork)
@@ -32,6 +34,10 @@ export const access: Feature = {
         if (x.path.startsWith(acme)) return undefined
         const bytes = ipBytes(x.client, { lenient: true })
         const inside = (list: readonly Network[]): boolean => bytes !== undefined && list.some((n) => contains(n, bytes))
+        if (policy.any) {
+          x.satisfied = !inside(deny) && (allow === undefined || inside(allow))
+          return undefined
+        }
         if (inside(deny)) return { status: 403, reason: 'address is denied' }
         if (allow !== undefined && !inside(allow)) return { status: 403, reason: 'address is not allowed' }
         return undefined

@@ -11,6 +11,8 @@ interface Affinity {
   readonly sameSite: string | undefined
   readonly secure: boolean | undefined
   readonly changeOnFailure: boolean
+  /** It does not bind to a canary. */
+  readonly alone: boolean
 }
 
 /** A cookie that leads back to the endpoint that answered first. */
@@ -19,7 +21,7 @@ export const affinity: Feature = {
   keys: {
     affinity: { help: 'cookie: requests of one browser go to one endpoint' },
     'affinity-mode': { help: 'balanced or persistent', default: 'balanced', support: 'differs', note: 'an endpoint keeps its browsers as long as it is there, in both modes' },
-    'affinity-canary-behavior': { help: 'sticky or legacy', default: 'sticky', support: 'differs', note: 'always legacy: the canary is decided by its own rules' },
+    'affinity-canary-behavior': { help: 'sticky: who was led to a canary, or past it, stays there; legacy: the canary is decided by its own rules each time', default: 'sticky' },
     'session-cookie-name': { help: 'its name', default: 'INGRESSCOOKIE' },
     'session-cookie-path': { help: 'its Path', default: '/' },
     'session-cookie-domain': { help: 'its Domain' },
@@ -53,6 +55,7 @@ export const affinity: Feature = {
       attributes,
       sameSite: a.oneOf('session-cookie-samesite', ['None', 'Lax', 'Strict']),
       secure: a.flag('session-cookie-secure'),
+      alone: a.oneOf('affinity-canary-behavior', ['sticky', 'legacy']) === 'legacy',
       changeOnFailure: a.flag('session-cookie-change-on-failure') ?? false,
     } satisfies Affinity
   },
@@ -77,7 +80,7 @@ export const affinity: Feature = {
 const ids = new WeakMap<Endpoint, string>()
 
 /** What a cookie says of an endpoint: nothing that tells its address. */
-function idOf(e: Endpoint): string {
+export function idOf(e: Endpoint): string {
   let id = ids.get(e)
   if (id === undefined) ids.set(e, (id = createHash('sha256').update(`switchyard ${e.key}`).digest('hex').slice(0, 32)))
   return id

@@ -2,11 +2,14 @@ import type { Canary } from '../compile.ts'
 import type { Exchange, Step, Tools } from '../http1/exchange.ts'
 import type { Upstream } from '../table.ts'
 import { compileRegex, type Regex } from '../regex.ts'
+import { idOf } from './affinity.ts'
 import type { Feature } from './feature.ts'
 
 interface CanaryPolicy extends Canary {
   readonly use: 'canary'
   readonly upstream: Upstream
+  /** The cookie that binds clients to an endpoint of either. */
+  readonly bound: { readonly cookie: string; readonly alone: boolean } | undefined
 }
 
 /** A second Ingress of the same host and path that gets a share of the requests. */
@@ -46,6 +49,16 @@ export const canary: Feature = {
     const pattern = policy.headerPattern === undefined ? undefined : compileRegex(`.*(?:${policy.headerPattern})`)
     return {
       request(x) {
+        const { bound } = policy
+        const id = bound === undefined || bound.alone ? undefined : x.cookie(bound.cookie)
+        if (id !== undefined) {
+          // Who was led somewhere before stays there.
+          if (policy.upstream.endpoints.some((e) => idOf(e) === id)) {
+            x.upstream = policy.upstream
+            return undefined
+          }
+          if (x.upstream.endpoints.some((e) => idOf(e) === id)) return undefined
+        }
         if (chosen(x, policy, pattern, tools)) x.upstream = policy.upstream
         return undefined
       },

@@ -58,6 +58,11 @@ export class Annotations {
     this.problems.push({ reason: 'InvalidAnnotation', message: `annotation ${key}: ${message}` })
   }
 
+  /** Tells of keys that another one leaves without effect on what it is about. */
+  ignoredBeside(key: string, others: readonly string[]): void {
+    for (const other of others) if (this.#values.has(other)) this.problem(other, `has no effect on TLS that ${key} passes on`)
+  }
+
   /** As `problem`, for what guards requests: they are refused until it is mended. */
   refuse(key: string, message: string): void {
     this.problem(key, `${message}; requests are refused until it is mended`)

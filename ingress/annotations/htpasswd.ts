@@ -12,11 +12,12 @@ export function parseHtpasswd(text: string): ReadonlyMap<string, string> {
 
 /** Whether a hash is of a kind that `verify` knows. */
 export function knownHash(hash: string): boolean {
-  return /^(\$apr1\$|\$1\$|\{SHA\}|\{SSHA\}|\$5\$|\$6\$|\{PLAIN\})/.test(hash)
+  return /^(\$apr1\$|\$1\$|\{SHA\}|\{SSHA\}|\$5\$|\$6\$|\$2[aby]\$|\{PLAIN\})/.test(hash)
 }
 
-/** Whether `password` belongs to `hash`: `$apr1$`, `$1$`, `{SHA}`, `{SSHA}`, `$5$`, `$6$`, `{PLAIN}`. */
-export function verifyPassword(password: string, hash: string): boolean {
+/** Whether `password` belongs to `hash`: `$apr1$`, `$1$`, `{SHA}`, `{SSHA}`, `$5$`, `$6$`, `{PLAIN}`; `$2y$` (bcrypt) later, for that takes its time and must not hold others up. */
+export function verifyPassword(password: string, hash: string): boolean | Promise<boolean> {
+  if (/^\$2[aby]\$/.test(hash)) return import('bcryptjs').then(({ compare }) => compare(password, hash))
   const m = /^\$(apr1|1)\$([^$]{0,8})\$(.{22})$/.exec(hash)
   if (m !== null) return equal(md5crypt(password, m[2]!, `$${m[1]}$`), hash)
   const sha = /^\$([56])\$(?:rounds=(\d+)\$)?([^$]{0,16})\$(.+)$/.exec(hash)

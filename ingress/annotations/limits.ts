@@ -14,6 +14,8 @@ interface Limits {
   readonly minuteBurst: number
   readonly connections: number
   readonly exempt: readonly string[]
+  readonly rateStatus: number
+  readonly connectionStatus: number
 }
 
 /** Clients remembered at one time; the oldest are forgotten first. */
@@ -52,7 +54,18 @@ export const limits: Feature = {
         a.problem('limit-whitelist', `"${t}" is no network`)
         return false
       })
-    return { use: 'limits', of: `${a.namespace}/${a.ingress.metadata.name}`, rate, burst: rate * times, perMinute, minuteBurst: perMinute * times, connections, exempt } satisfies Limits
+    return {
+      use: 'limits',
+      of: `${a.namespace}/${a.ingress.metadata.name}`,
+      rate,
+      burst: rate * times,
+      perMinute,
+      minuteBurst: perMinute * times,
+      connections,
+      exempt,
+      rateStatus: a.number('limit-req-status-code', 400, 599) ?? 503,
+      connectionStatus: a.number('limit-conn-status-code', 400, 599) ?? 503,
+    } satisfies Limits
   },
   step(policy: Limits, tools: Tools): Step {
     // Counters belong to the Ingress, not to this table: a change of routes forgives nobody.
@@ -64,12 +77,12 @@ export const limits: Feature = {
           const bytes = ipBytes(x.client, { lenient: true })
           if (bytes !== undefined && exempt.some((n) => contains(n, bytes))) return undefined
         }
-        if (policy.rate > 0 && !pour(counters.level, x.client, x.now, policy.rate / 1000, policy.burst)) return { status: 503, reason: 'limit-rps' }
-        if (policy.perMinute > 0 && !pour(counters.minute, x.client, x.now, policy.perMinute / 60_000, policy.minuteBurst)) return { status: 503, reason: 'limit-rpm' }
+        if (policy.rate > 0 && !pour(counters.level, x.client, x.now, policy.rate / 1000, policy.burst)) return { status: policy.rateStatus, reason: 'limit-rps' }
+        if (policy.perMinute > 0 && !pour(counters.minute, x.client, x.now, policy.perMinute / 60_000, policy.minuteBurst)) return { status: policy.rateStatus, reason: 'limit-rpm' }
         if (policy.connections > 0) {
           const { client } = x
           const open = counters.open.get(client) ?? 0
-          if (open >= policy.connections) return { status: 503, reason: 'limit-connections' }
+          if (open >= policy.connections) return { status: policy.connectionStatus, reason: 'limit-connections' }
           counters.open.set(client, open + 1)
           x.onEnd(() => {
             const left = (counters.open.get(client) ?? 1) - 1

@@ -11,6 +11,7 @@ import { clientcert } from './clientcert.ts'
 import { cors } from './cors.ts'
 import { Annotations, prefixes, type Draft, type Feature, type Key } from './feature.ts'
 import { errors } from './errors.ts'
+import { headers } from './headers.ts'
 import { limits } from './limits.ts'
 import { proxy } from './proxy.ts'
 import { redirect } from './redirect.ts'
@@ -20,7 +21,7 @@ import { upstream } from './upstream.ts'
 import { www } from './www.ts'
 
 /** Everything annotations can do, in the order in which requests meet it. */
-export const features: readonly Feature[] = [proxy, www, redirect, clientcert, access, limits, cors, auth, errors, canary, affinity, upstream, rewrite, refused]
+export const features: readonly Feature[] = [proxy, www, redirect, clientcert, access, limits, cors, auth, errors, canary, affinity, upstream, rewrite, headers, refused]
 
 /** Every known key and what it does. */
 export const keys: ReadonlyMap<string, Key> = new Map(features.flatMap((f) => Object.entries(f.keys)))
@@ -53,6 +54,9 @@ export function settingsOf(ingress: Ingress, context: SettingsContext, defaults?
     if (known === undefined) a.problems.push({ reason: 'UnknownAnnotation', message: unknown(key) })
     else if (known.support === 'refused') a.problems.push({ reason: 'UnsupportedAnnotation', message: `annotation ${key} has no effect: ${known.note}` })
   }
+  // What is passed through is not ours to look into.
+  if (draft.passthrough && a.has('ssl-passthrough'))
+    a.ignoredBeside('ssl-passthrough', ['rewrite-target', 'auth-url', 'auth-type', 'enable-cors', 'whitelist-source-range', 'allowlist-source-range', 'limit-rps'])
   if (a.closed !== undefined) policies.unshift({ use: 'closed', reason: a.closed } as Policy)
   return { ...draft, policies, problems: a.problems }
 }

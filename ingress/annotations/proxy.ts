@@ -21,9 +21,9 @@ export const proxy: Feature = {
     'proxy-http-version': { help: 'version towards endpoints', default: '1.1', support: 'differs', note: 'always 1.1' },
     'proxy-next-upstream': { help: 'when another endpoint is asked: error, timeout, http_502 …, non_idempotent, off', default: 'error timeout' },
     'proxy-next-upstream-tries': { help: 'tries, the first included; 0: as many as there are endpoints', default: '3' },
-    'proxy-next-upstream-timeout': { help: 'seconds in which tries are made', default: '0', support: 'ignored', note: 'the number of tries is the limit' },
+    'proxy-next-upstream-timeout': { help: 'seconds in which tries are made', default: '0' },
     'connection-proxy-header': { help: 'Connection towards endpoints', support: 'ignored', note: 'connections to endpoints are kept alive' },
-    'enable-access-log': { help: 'writes the access log', default: 'true', support: 'ignored', note: 'the log is on or off for the whole controller' },
+    'enable-access-log': { help: 'writes the access log', default: 'true' },
     'enable-rewrite-log': { help: 'logs rewrites', support: 'ignored', note: 'use switchyard explain' },
   },
   read(a, draft, context) {
@@ -35,6 +35,7 @@ export const proxy: Feature = {
       tunnel: read ?? draft.timeouts.tunnel,
     }
     draft.maxBody = a.size('proxy-body-size') ?? (context.nginx ? 1_048_576 : 0)
+    draft.silent = a.flag('enable-access-log') === false
     draft.retries = retriesOf(a, draft.retries)
   },
 }
@@ -43,12 +44,14 @@ function retriesOf(a: Annotations, fallback: Retries): Retries {
   const words = a.text('proxy-next-upstream')?.split(/[\s,]+/)
   const tries = a.number('proxy-next-upstream-tries') ?? fallback.tries
   const most = tries === 0 ? 100 : tries
-  if (words === undefined) return tries === fallback.tries ? fallback : { ...fallback, tries: most }
+  const within = a.time('proxy-next-upstream-timeout') ?? fallback.within
+  if (words === undefined) return { ...fallback, tries: most, within }
   const known = ['error', 'timeout', 'invalid_header', 'non_idempotent', 'off', 'denied', 'updating']
   for (const w of words) if (!known.includes(w) && !/^http_(5\d\d|403|404|429)$/.test(w)) a.problem('proxy-next-upstream', `unknown word "${w}"`)
-  if (words.includes('off')) return { tries: 1, error: false, timeout: false, nonIdempotent: false, statuses: [] }
+  if (words.includes('off')) return { tries: 1, within: 0, error: false, timeout: false, nonIdempotent: false, statuses: [] }
   return {
     tries: most,
+    within,
     error: words.includes('error'),
     timeout: words.includes('timeout'),
     nonIdempotent: words.includes('non_idempotent'),

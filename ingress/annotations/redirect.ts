@@ -37,7 +37,7 @@ export const redirect: Feature = {
   read(a, _draft, context) {
     const ssl = a.flag('ssl-redirect') ?? true
     const force = a.flag('force-ssl-redirect') ?? false
-    const https = force || (ssl && context.hasTls) ? 308 : undefined
+    const https = force || (ssl && context.hasTls) ? (a.number('http-redirect-code', 300, 308) ?? 308) : undefined
     const url = (key: string): string | undefined => {
       const value = a.text(key)
       if (value === undefined) return undefined

@@ -1,5 +1,5 @@
 import type { Step } from '../http1/exchange.ts'
-import type { BalanceMethod, HashPart } from '../table.ts'
+import type { BalanceMethod, HashPart, UpstreamTls } from '../table.ts'
 import type { Annotations, Feature } from './feature.ts'
 
 interface Sends {
@@ -16,7 +16,7 @@ export const upstream: Feature = {
     'x-forwarded-prefix': { help: 'X-Forwarded-Prefix towards the endpoint' },
     'server-alias': { help: 'further hosts of the same rules, separated by commas' },
     'service-upstream': { help: 'sends to the Service’s own address instead of its endpoints', default: 'false' },
-    'backend-protocol': { help: 'HTTP or HTTPS', default: 'HTTP', support: 'differs', note: 'GRPC, GRPCS, AUTO_HTTP and FCGI are refused' },
+    'backend-protocol': { help: 'HTTP, HTTPS, GRPC, GRPCS, AUTO_HTTP; also H2C and H2 for HTTP/2 without gRPC', default: 'HTTP', support: 'differs', note: 'FCGI is refused; AUTO_HTTP is HTTP' },
     'proxy-ssl-verify': { help: 'verifies the endpoint’s certificate', default: 'on; off for classes taken over from ingress-nginx' },
     'proxy-ssl-secret': { help: 'namespace/name of a Secret: ca.crt to verify with, tls.crt and tls.key to show' },
     'proxy-ssl-name': { help: 'name that the endpoint’s certificate must carry' },
@@ -24,6 +24,8 @@ export const upstream: Feature = {
     'proxy-ssl-verify-depth': { help: 'longest chain', default: '1', support: 'ignored', note: 'chains are verified whatever their length' },
     'proxy-ssl-ciphers': { help: 'ciphers towards endpoints', support: 'ignored', note: 'OpenSSL’s own choice' },
     'proxy-ssl-protocols': { help: 'versions towards endpoints', support: 'ignored', note: 'TLS 1.2 and 1.3' },
+    'ssl-passthrough': { help: 'TLS of its hosts goes to the endpoint unopened, found by server name; needs --enable-ssl-passthrough', default: 'false' },
+    'slow-start': { help: 'seconds until an endpoint that joined later gets its full share', default: '0' },
     'load-balance': { help: 'round_robin, least_conn or ewma', default: 'round_robin' },
     'upstream-hash-by': { help: 'the same endpoint for the same text: $request_uri, $remote_addr, $host, $http_NAME, $arg_NAME, $cookie_NAME, and words' },
     'upstream-hash-by-subset': { help: 'hashes to a group of endpoints', support: 'ignored', note: 'hashes to one endpoint' },
@@ -31,8 +33,22 @@ export const upstream: Feature = {
   },
   read(a, draft, context) {
     const protocol = a.text('backend-protocol')?.toUpperCase()
-    if (protocol === 'HTTPS') draft.upstreamTls = tlsOf(a, context.nginx, context.secrets)
-    else if (protocol !== undefined && protocol !== 'HTTP') a.refuse('backend-protocol', `${protocol} is not supported`)
+    if (protocol !== undefined && !/^(HTTP|HTTPS|GRPC|GRPCS|AUTO_HTTP|H2C|H2)$/.test(protocol)) a.refuse('backend-protocol', `${protocol} is not supported`)
+    const tls = protocol === 'HTTPS' || protocol === 'GRPCS' || protocol === 'H2' ? tlsOf(a, context.nginx, context.secrets) : undefined
+    const http2 = protocol === 'GRPC' || protocol === 'GRPCS' || protocol === 'H2C' || protocol === 'H2'
+    const balance = balanceOf(a)
+    const slowStart = a.time('slow-start') ?? 0
+    if (protocol !== undefined || balance !== undefined || slowStart > 0) {
+      draft.sends = (to) => ({
+        ...to,
+        // The name outside is also the one that its certificate must carry.
+        ...(tls === undefined ? {} : { tls: to.external === undefined || tls.serverName !== undefined ? tls : { ...tls, serverName: to.external, key: `${tls.key} external=${to.external}` } }),
+        ...(protocol === undefined ? {} : { http2 }),
+        ...(balance === undefined ? {} : { balance }),
+        ...(slowStart > 0 ? { slowStart } : {}),
+      })
+    }
+    draft.passthrough = a.flag('ssl-passthrough') ?? false
     draft.serviceUpstream = a.flag('service-upstream') ?? false
     const aliases = (a.list('server-alias') ?? [])
       .map((h) => h.toLowerCase())
@@ -42,7 +58,6 @@ export const upstream: Feature = {
         return false
       })
     draft.aliases = [...draft.aliases, ...aliases]
-    draft.balance = balanceOf(a)
     const host = a.text('upstream-vhost')
     const prefix = a.text('x-forwarded-prefix')
     if (host !== undefined && !/^[\w.\-:[\]]+$/.test(host)) {
@@ -62,7 +77,7 @@ export const upstream: Feature = {
   },
 }
 
-function tlsOf(a: Annotations, nginx: boolean, secrets: ReadonlyMap<string, { readonly data?: Readonly<Record<string, string>> }>) {
+function tlsOf(a: Annotations, nginx: boolean, secrets: ReadonlyMap<string, { readonly data?: Readonly<Record<string, string>> }>): UpstreamTls {
   const verify = a.flag('proxy-ssl-verify') ?? !nginx
   const name = a.text('proxy-ssl-name')
   const reference = a.text('proxy-ssl-secret')

@@ -34,6 +34,9 @@ export class Body {
   content = 0
   /** Why it was refused. */
   bad = ''
+  /** Keeps the trailer lines in `trailers`, for whoever has to write them anew. */
+  collects = false
+  trailers = ''
   #left = 0
   #state = SIZE_FIRST
   #digits = 0
@@ -52,6 +55,7 @@ export class Body {
     this.done = kind === NONE || (kind === LENGTH && length === 0)
     this.content = 0
     this.bad = ''
+    this.trailers = ''
     this.#state = SIZE_FIRST
     this.#overhead = 0
   }
@@ -104,6 +108,7 @@ export class Body {
         continue
       }
       const c = b[p++]!
+      if (this.collects && this.#state >= LINE && this.#state < END_LF) this.trailers += String.fromCharCode(c)
       switch (this.#state) {
         case SIZE_FIRST:
           if ((classes[c]! & HEX) === 0) return this.#fail('malformed chunk length')

@@ -2,12 +2,12 @@ import type { Protocol, TlsInfo, Wire } from '../../lib/sockets/seam.ts'
 import { match } from '../match.ts'
 import type { Endpoint, Route, RouteTable, Upstream } from '../table.ts'
 import { Body, CHUNKED, LENGTH, NONE, UNTIL_CLOSE } from './body.ts'
-import type { Frontend, Linked, Server } from './server.ts'
-import { renderAnswer, safe, type Answer, type Exchange, type ResponseView } from './exchange.ts'
+import type { Engine, Frontend, Linked, Seeking } from './engine.ts'
+import { renderAnswer, safe, type Answer, type ResponseView } from './exchange.ts'
 import { fields } from './grammar.ts'
 import { hostOf, INCOMPLETE, parseRequest, type Head } from './head.ts'
 import { parseTarget } from './target.ts'
-import type { Pool, UpstreamConn } from './upstream.ts'
+import type { Pool, Requester, UpstreamConn } from './upstream.ts'
 
 /** What a client connection is doing. */
 export const IDLE = 0
@@ -19,6 +19,8 @@ const DISCARD = 4
 /** Our FIN is on its way; what still comes is thrown away. */
 const LINGER = 5
 const CLOSED = 6
+/** HTTP/2 after all: everything goes to `#other`. */
+const OTHER = 7
 
 /** A body that is no longer than this is read to its end to keep the connection. */
 const discardLimit = 65_536
@@ -30,8 +32,8 @@ const together = 16_384
 const idempotent = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE', 'TRACE'])
 
 /** One connection from a client; serves one request after the other. */
-export class ClientConn implements Protocol, Exchange {
-  readonly #server: Server
+export class ClientConn implements Protocol, Seeking, Requester {
+  readonly #server: Engine
   readonly frontend: Frontend
   wire!: Wire
   state = IDLE
@@ -46,6 +48,9 @@ export class ClientConn implements Protocol, Exchange {
   #again = false
   /** The driver moves the octets of the tunnel by itself: we no longer see when it is silent. */
   #spliced = false
+  /** One stream of an HTTP/2 connection. */
+  readonly #stream: boolean
+  #other: Protocol | undefined
 
   // The request under way.
   table!: RouteTable
@@ -60,6 +65,8 @@ export class ClientConn implements Protocol, Exchange {
   requestId = ''
   startedAt = 0
   firstByteAt = 0
+  connectAt = 0
+  connectedAt = 0
   status = 0
   reason = ''
   keep = false
@@ -94,6 +101,7 @@ export class ClientConn implements Protocol, Exchange {
   endpoint: Endpoint | undefined
   sticky: Endpoint | undefined
   asked: Endpoint | undefined
+  satisfied = false
   hashText: string | undefined
   #requestLines = ''
   #requestDrops: string[] | undefined
@@ -108,9 +116,10 @@ export class ClientConn implements Protocol, Exchange {
   #forwarded = ''
   #forwardedFor = ''
 
-  constructor(server: Server, frontend: Frontend) {
+  constructor(server: Engine, frontend: Frontend, stream = false) {
     this.#server = server
     this.frontend = frontend
+    this.#stream = stream
   }
 
   get secure(): boolean {
@@ -132,8 +141,18 @@ export class ClientConn implements Protocol, Exchange {
   opened(w: Wire): void {
     this.wire = w
     this.since = this.#server.driver.now
-    this.#server.clients.add(this)
     this.#server.connections++
+    if (!this.#stream && w.tls?.alpn === 'h2' && this.#handOver()) return
+    this.#server.clients.add(this)
+  }
+
+  /** Whether somebody else speaks HTTP/2 with this client from now on. */
+  #handOver(): boolean {
+    this.#other = this.#server.http2(this.wire, this.frontend)
+    if (this.#other === undefined) return false
+    this.state = OTHER
+    this.#server.clients.delete(this)
+    return true
   }
 
   data(b: Buffer, from: number, to: number): void {
@@ -180,6 +199,9 @@ export class ClientConn implements Protocol, Exchange {
         this.bytesIn += to - from
         if (this.bytesIn > 1_048_576) this.wire.abort()
         break
+      case OTHER:
+        this.#other!.data(b, from, to)
+        break
       default:
     }
   }
@@ -192,6 +214,7 @@ export class ClientConn implements Protocol, Exchange {
   }
 
   drain(): void {
+    if (this.state === OTHER) return this.#other!.drain()
     this.clogged = false
     this.since = this.#server.driver.now
     if (this.up !== undefined) this.up.wire.resume()
@@ -199,6 +222,7 @@ export class ClientConn implements Protocol, Exchange {
   }
 
   eof(): void {
+    if (this.state === OTHER) return this.#other!.eof()
     this.eofSeen = true
     if (this.state === TUNNEL) {
       this.up!.wire.end()
@@ -214,6 +238,7 @@ export class ClientConn implements Protocol, Exchange {
 
   closed(why: string): void {
     const before = this.state
+    if (before === OTHER) return this.#other!.closed(why)
     this.state = CLOSED
     this.#server.clients.delete(this)
     if (before === TUNNEL) {
@@ -298,6 +323,11 @@ export class ClientConn implements Protocol, Exchange {
     if (end === INCOMPLETE) return from
     if (this.#server.draining) this.#close = true
     if (end < 0) {
+      // A client that knows beforehand that we speak HTTP/2 (RFC 9113 3.3).
+      if (this.requests === 0 && !this.#stream && !this.frontend.secure && isPreface(b, from, to) && this.#handOver()) {
+        this.#other!.data(b, from, to)
+        return to
+      }
       this.#reset(head)
       this.method = ''
       this.keep = false
@@ -314,6 +344,8 @@ export class ClientConn implements Protocol, Exchange {
     this.#server.requests++
     this.startedAt = driver.now
     this.firstByteAt = 0
+    this.connectAt = 0
+    this.connectedAt = 0
     this.status = 0
     this.reason = ''
     this.bytesIn = 0
@@ -333,6 +365,7 @@ export class ClientConn implements Protocol, Exchange {
     this.endpoint = undefined
     this.sticky = undefined
     this.asked = undefined
+    this.satisfied = false
     this.hashText = undefined
     this.#requestLines = ''
     this.#requestDrops = undefined
@@ -555,14 +588,12 @@ export class ClientConn implements Protocol, Exchange {
     const up = server.connection(pool, this.method, this.route.timeouts.connect)
     up.begin(this, server.driver.now)
     this.up = up
-    this.linked.tries++
-    // Until it stands, nothing but what can be sent again is sent.
-    if (!up.opened_ && !this.body.done) this.#pauseClient()
+    if (!up.opened_) {
+      this.connectAt = server.driver.now
+      // Until it stands, nothing but what can be sent again is sent.
+      if (!this.body.done) this.wire.pause()
+    }
     return up
-  }
-
-  #pauseClient(): void {
-    this.wire.pause()
   }
 
   #write(up: UpstreamConn, b: Buffer, from: number, to: number, more: boolean): void {
@@ -657,6 +688,7 @@ export class ClientConn implements Protocol, Exchange {
   }
 
   upstreamOpened(): void {
+    this.connectedAt = this.#server.driver.now
     if (this.state === BUSY && !this.body.done) this.wire.resume()
   }
 
@@ -679,7 +711,7 @@ export class ClientConn implements Protocol, Exchange {
   /** The head of the endpoint's answer, and what came with it. */
   respond(up: UpstreamConn, h: Head, b: Buffer, end: number, to: number): void {
     const server = this.#server
-    const { steps } = this.linked
+    const { responses } = this.linked
     this.firstByteAt = server.driver.now
     server.heard(up.pool, this.firstByteAt - this.startedAt)
     const { retries } = this.route
@@ -689,18 +721,18 @@ export class ClientConn implements Protocol, Exchange {
     }
     this.reusable = h.minor === 1 ? !h.close : h.keepAlive && !h.close
     if (h.keepAliveSeconds > 0) up.pool.keepAlive = h.keepAliveSeconds
-    if (steps.length > 0) {
-      const view: ResponseView = { status: h.status, header: (name) => h.get(name) }
-      for (const step of steps) {
-        const said = step.response?.(this, view)
+    if (responses.length > 0) {
+      const view: ResponseView = { status: h.status, header: (name) => h.get(name), headers: (name) => valuesOf(h, name) }
+      for (const step of responses) {
+        const said = step.response!(this, view)
         if (said === undefined) continue
         this.#dropUpstream()
         if (said instanceof Promise) this.#answerLater(said)
         else this.#answerNow(said)
         return
       }
-      if (this.#responseDrops !== undefined) for (const name of this.#responseDrops) h.dropNamed(name)
     }
+    if (this.#responseDrops !== undefined) for (const name of this.#responseDrops) h.dropNamed(name)
     const { body } = up
     this.dechunk = body.kind === CHUNKED && this.http10
     const close = !this.keep || this.#close || server.draining || body.kind === UNTIL_CLOSE || this.dechunk || !this.body.done
@@ -732,7 +764,7 @@ export class ClientConn implements Protocol, Exchange {
     let text = h.hasServer ? '' : 'Server: switchyard\r\n'
     if (close) text += 'Connection: close\r\n'
     else if (this.http10) text += 'Connection: keep-alive\r\n'
-    text += `${this.linked.responseLines}${this.#responseLines}\r\n`
+    text += `${this.#responseLines}\r\n`
     if (at + text.length + together > out.length) {
       up.discard()
       this.upstreamFailed(up, 'answer head too large', 502, true)
@@ -799,6 +831,7 @@ export class ClientConn implements Protocol, Exchange {
   #mayRetry(up: UpstreamConn, timeout: boolean): boolean {
     const { retries } = this.route
     if (this.#beyond || this.#began || up.keptLength === 0) return false
+    if (retries.within > 0 && this.#server.driver.now - this.startedAt >= retries.within) return false
     // A connection that had gone stale says nothing about the endpoint, and does not count.
     const stale = up.used && !timeout
     if (!stale && (this.tries >= retries.tries || !(timeout ? retries.timeout : retries.error))) return false
@@ -866,7 +899,7 @@ export class ClientConn implements Protocol, Exchange {
       close,
       http10KeepAlive: this.http10 && !close,
       requestId: this.requestId,
-      extra: this.linked.responseLines + this.#responseLines,
+      extra: this.#responseLines,
     })
     const { scratch } = this.#server
     const b = text.length <= scratch.length ? scratch : Buffer.allocUnsafeSlow(text.length)
@@ -980,11 +1013,7 @@ export class ClientConn implements Protocol, Exchange {
     return this.#server.head.get(name.toLowerCase())
   }
   headers(name: string): string[] {
-    const { head } = this.#server
-    const word = name.toLowerCase()
-    const out: string[] = []
-    for (let i = head.find(word); i >= 0; i = head.find(word, i + 1)) out.push(head.value(i))
-    return out
+    return valuesOf(this.#server.head, name.toLowerCase())
   }
   cookie(name: string): string | undefined {
     for (const line of this.headers('cookie')) {
@@ -1126,6 +1155,18 @@ function hasLineEnd(b: Buffer, from: number, to: number): boolean {
   return false
 }
 
+function valuesOf(head: Head, name: string): string[] {
+  const out: string[] = []
+  for (let i = head.find(name); i >= 0; i = head.find(name, i + 1)) out.push(head.value(i))
+  return out
+}
+
+const preface = 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'
+
+function isPreface(b: Buffer, from: number, to: number): boolean {
+  return to - from >= 16 && preface.startsWith(b.latin1Slice(from, Math.min(to, from + preface.length)))
+}
+
 /** Copies request or status line and every line that is passed on, neighbours together. */
 function copyKept(h: Head, b: Buffer, from: number, out: Buffer, at: number): number {
   let start = from
@@ -1151,5 +1192,5 @@ const unrouted: Route = {
   policies: [],
   timeouts: { connect: 5000, read: 60_000, send: 60_000, tunnel: 3_600_000 },
   maxBody: 0,
-  retries: { tries: 1, error: false, timeout: false, nonIdempotent: false, statuses: [] },
+  retries: { tries: 1, within: 0, error: false, timeout: false, nonIdempotent: false, statuses: [] },
 }

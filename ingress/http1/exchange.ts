@@ -45,6 +45,8 @@ export interface Exchange {
   sticky: Endpoint | undefined
   /** The endpoint that was asked last. */
   readonly asked: Endpoint | undefined
+  /** One of several conditions holds, and one is enough. */
+  satisfied: boolean
   dropRequest(name: string): void
   addRequest(name: string, value: string): void
   dropResponse(name: string): void
@@ -57,6 +59,7 @@ export interface Exchange {
 export interface ResponseView {
   readonly status: number
   header(name: string): string | undefined
+  headers(name: string): string[]
 }
 
 /** A policy made ready. `request` may answer, at once or later; nothing returned lets the request go on. */

@@ -1,25 +1,12 @@
-import type { Address, Descriptor, Driver, Listening, ListenOptions } from '../../lib/sockets/seam.ts'
+import type { Address, Descriptor, Driver, Listening, ListenOptions, Protocol, TlsClient, Wire } from '../../lib/sockets/seam.ts'
 import { randomFillSync } from 'node:crypto'
 import type { HashPart, Policy, Route, RouteTable, Upstream, UpstreamTls } from '../table.ts'
 import { ask } from './ask.ts'
 import { ClientConn } from './client.ts'
+import type { Engine, Finished, Frontend, Linked, Seeking, Served, ServerLimits } from './engine.ts'
 import type { Asked, Middleware, Step, Tools } from './exchange.ts'
 import { defaultHeadLimits, Head, type HeadLimits } from './head.ts'
-import { Pool, UpstreamConn, type UpstreamHost } from './upstream.ts'
-
-/** How long clients may take, in milliseconds. */
-export interface ServerLimits {
-  /** From the first octet of a head to its last. */
-  readonly headTimeout: number
-  /** Between two pieces of a request body. */
-  readonly bodyTimeout: number
-  /** Between two requests of a connection. */
-  readonly idleTimeout: number
-  /** A client that takes no octet of its answer. */
-  readonly sendTimeout: number
-  /** For the client's FIN after ours. */
-  readonly lingerTimeout: number
-}
+import { Pool, tlsClient, UpstreamConn, type UpstreamHost } from './upstream.ts'
 
 export const defaultServerLimits: ServerLimits = { headTimeout: 60_000, bodyTimeout: 60_000, idleTimeout: 75_000, sendTimeout: 60_000, lingerTimeout: 10_000 }
 
@@ -35,7 +22,7 @@ export interface ServerOptions {
   readonly trusts?: (peer: string) => boolean
   readonly middleware?: Readonly<Record<string, Middleware>>
   /** Told of every request when it is over; nothing of `x` may be kept. */
-  readonly finished?: (x: ClientConn) => void
+  readonly finished?: (x: Finished) => void
   /** What should not have happened. */
   readonly failed?: (what: string, error: unknown) => void
   readonly random?: () => number
@@ -45,22 +32,16 @@ export interface ServerOptions {
   readonly ask?: Tools['ask']
   /** Keeps user agent and referer for the log. */
   readonly logsAgents?: boolean
+  /** HTTP/2, where it is spoken. */
+  readonly http2?: Http2Side
 }
 
-/** An address people connect to, and the table that holds there. */
-export interface Frontend {
-  table: RouteTable
-  readonly secure: boolean
-}
-
-/** A route with its policies made ready. Counts what happens on it. */
-export interface Linked {
-  readonly steps: readonly Step[]
-  /** Field lines every answer of the route carries. */
-  readonly responseLines: string
-  tries: number
-  /** Whatever the owner of the server counts by route. */
-  extra: unknown
+/** HTTP/2, which others speak: towards clients, stream by stream, and towards endpoints. */
+export interface Http2Side {
+  /** The protocol of a client's connection; `accept` makes the engine's half of each stream. */
+  take(wire: Wire, accept: () => Protocol): Protocol
+  /** A wire that takes one HTTP/1.1 request and gives its response. */
+  connect(key: string, at: Address, tls: TlsClient | undefined, p: Protocol, timeout: number): Wire
 }
 
 /** How long an endpoint that does not take connections is left alone: ms, doubled each time. */
@@ -70,18 +51,18 @@ const ejectMost = 10_000
 const freshEnough = 3000
 
 /** The HTTP/1.1 side of the ingress controller: connections of clients, connections to endpoints, and the table between them. */
-export class Server implements UpstreamHost {
+export class Server implements UpstreamHost, Engine {
   readonly driver: Driver
-  readonly limits: ServerLimits
+  limits: ServerLimits
   readonly head: Head
   readonly scratch: Buffer
-  readonly clients = new Set<ClientConn>()
+  readonly clients = new Set<Served>()
   readonly upstreams = new Set<UpstreamConn>()
   readonly pools = new Map<string, Pool>()
   readonly frontends = new Set<Frontend>()
   readonly maxIdle: number
   readonly trusts: ((peer: string) => boolean) | undefined
-  readonly unrouted: Linked = { steps: [], responseLines: '', tries: 0, extra: undefined }
+  readonly unrouted: Linked = { steps: [], responses: [], silent: false, extra: undefined, logged: undefined }
   readonly logsAgents: boolean
   draining = false
   connections = 0
@@ -111,18 +92,29 @@ export class Server implements UpstreamHost {
     this.#stop = options.driver.every(500, () => this.#sweep())
   }
 
-  /** Serves `frontend` at `at`. */
-  async listen(at: Address | Descriptor, frontend: Frontend, how?: ListenOptions): Promise<Listening> {
-    const listening = await this.driver.listen(at, () => new ClientConn(this, frontend), how)
+  /** Serves `frontend` at `at`; `accept` makes the protocols of its connections, where something stands before the engine's own. */
+  async listen(at: Address | Descriptor, frontend: Frontend, how?: ListenOptions, accept: () => Protocol = () => new ClientConn(this, frontend)): Promise<Listening> {
+    const listening = await this.driver.listen(at, accept, how)
     this.#listening.push(listening)
     this.frontends.add(frontend)
     return listening
   }
 
   /** A protocol for a connection that somebody else accepted. */
-  accept(frontend: Frontend): ClientConn {
+  accept(frontend: Frontend): Protocol {
     this.frontends.add(frontend)
     return new ClientConn(this, frontend)
+  }
+
+  http2(wire: Wire, frontend: Frontend): Protocol | undefined {
+    return this.#options.http2?.take(wire, () => new ClientConn(this, frontend, true))
+  }
+
+  http2Wire(pool: Pool, p: Protocol, timeout: number): Wire {
+    const { endpoint, tls } = pool
+    const { http2 } = this.#options
+    if (http2 === undefined) throw new Error('HTTP/2 is not spoken here')
+    return http2.connect(pool.key, { host: endpoint.address, port: endpoint.port }, tls === undefined ? undefined : tlsClient(tls), p, timeout)
   }
 
   /** From now on new requests at `frontend` go by `table`; those that have begun keep theirs. */
@@ -144,12 +136,17 @@ export class Server implements UpstreamHost {
     }
   }
 
+  /** Other limits than the usual ones, for what comes from now on. */
+  limit(limits: Partial<ServerLimits>): void {
+    this.limits = { ...defaultServerLimits, ...this.#options.limits, ...limits }
+  }
+
   /** A route's policies made ready, once. */
   link(route: Route): Linked {
     let linked = this.#linked.get(route)
     if (linked === undefined) {
-      const lines: string[] = []
-      linked = { steps: route.policies.flatMap((p) => this.#stepOf(p) ?? []), responseLines: lines.join(''), tries: 0, extra: undefined }
+      const all = route.policies.flatMap((p) => this.#stepOf(p) ?? [])
+      linked = { steps: all.filter((s) => s.request !== undefined), responses: all.filter((s) => s.response !== undefined), silent: route.silent === true, extra: undefined, logged: undefined }
       this.#linked.set(route, linked)
     }
     return linked
@@ -192,7 +189,7 @@ export class Server implements UpstreamHost {
   }
 
   /** The pool to ask for `x`; one that has not been tried, as long as there is one. */
-  choose(x: ClientConn, tried: readonly Pool[]): Pool | undefined {
+  choose(x: Seeking, tried: readonly Pool[]): Pool | undefined {
     const { upstream } = x
     const { endpoints } = upstream
     const n = endpoints.length
@@ -266,9 +263,10 @@ export class Server implements UpstreamHost {
   }
 
   #poolOf(upstream: Upstream, endpoint: { readonly key: string; readonly address: string; readonly port: number }): Pool {
-    const key = upstream.tls === undefined ? endpoint.key : keyWith(endpoint.key, upstream.tls)
+    let key = upstream.tls === undefined ? endpoint.key : keyWith(endpoint.key, upstream.tls)
+    if (upstream.http2 === true) key += ' h2'
     let pool = this.pools.get(key)
-    if (pool === undefined) this.pools.set(key, (pool = new Pool(key, endpoint, upstream.tls)))
+    if (pool === undefined) this.pools.set(key, (pool = new Pool(key, endpoint, upstream.tls, upstream.http2 === true)))
     return pool
   }
 
@@ -304,7 +302,7 @@ export class Server implements UpstreamHost {
     pool.ejectedUntil = this.driver.now + Math.min(ejectMost, ejectFirst * 2 ** Math.min(pool.failures - 1, 6))
   }
 
-  finished(x: ClientConn): void {
+  finished(x: Finished): void {
     try {
       this.#options.finished?.(x)
     } catch (error) {
@@ -353,11 +351,12 @@ export class Server implements UpstreamHost {
     })
   }
 
+  /** Ends everything. Who has the whole answer and only has not closed yet is not reset: that would destroy what is still on its way. */
   close(): void {
     this.#stop()
     this.#stop = () => {}
     for (const l of this.#listening) l.close()
-    for (const c of this.clients) c.wire.abort()
+    for (const c of this.clients) if (!c.over) c.wire.abort()
     for (const c of this.upstreams) c.discard()
   }
 }
@@ -376,7 +375,7 @@ function mix(h: number): number {
 }
 
 /** The text that decides the endpoint. */
-function hashText(of: readonly HashPart[], x: ClientConn): string {
+function hashText(of: readonly HashPart[], x: Seeking): string {
   let out = ''
   for (const part of of) {
     if (part.kind === 'text') out += part.text

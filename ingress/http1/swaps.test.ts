@@ -3,7 +3,8 @@ import http from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { openNode } from '../../lib/sockets/node/driver.ts'
 import { route, tableOf } from '../testing/memory.ts'
-import { Server, type Frontend } from './server.ts'
+import type { Frontend } from './engine.ts'
+import { Server } from './server.ts'
 
 async function listening(server: http.Server): Promise<number> {
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))

@@ -1,7 +1,6 @@
 import type { Driver, Protocol, TlsClient, Wire } from '../../lib/sockets/seam.ts'
 import type { Endpoint, UpstreamTls } from '../table.ts'
 import { Body, CHUNKED, LENGTH, NONE, UNTIL_CLOSE } from './body.ts'
-import type { ClientConn } from './client.ts'
 import { INCOMPLETE, parseResponse, type Head } from './head.ts'
 
 /** The connections to one endpoint. */
@@ -9,6 +8,8 @@ export class Pool {
   readonly key: string
   readonly endpoint: Endpoint
   readonly tls: UpstreamTls | undefined
+  /** Spoken by HTTP/2. */
+  readonly http2: boolean
   /** Kept-alive ones, the last used last. */
   readonly idle: UpstreamConn[] = []
   /** Requests under way. */
@@ -23,10 +24,11 @@ export class Pool {
   keepAlive = 0
   gone = false
 
-  constructor(key: string, endpoint: Endpoint, tls: UpstreamTls | undefined) {
+  constructor(key: string, endpoint: Endpoint, tls: UpstreamTls | undefined, http2 = false) {
     this.key = key
     this.endpoint = endpoint
     this.tls = tls
+    this.http2 = http2
   }
 
   /** An idle connection that has not waited longer than `longest` ms. */
@@ -45,6 +47,34 @@ export class Pool {
   }
 }
 
+/** Whose request a connection carries: what it tells of the answer. */
+export interface Requester {
+  readonly wire: Wire
+  readonly method: string
+  /** Chunk framing is taken out of the answer's body. */
+  readonly dechunk: boolean
+  readonly payload: { to: number }
+  /** The answer was framed well and may be followed by another. */
+  reusable: boolean
+  upstreamOpened(): void
+  upstreamDrained(): void
+  /** A 1xx other than 101. */
+  interim(h: Head): void
+  respond(up: UpstreamConn, h: Head, b: Buffer, end: number, to: number): void
+  /** Body octets of the answer. False: pause. */
+  send(b: Buffer, from: number, to: number): boolean
+  responseDone(up: UpstreamConn): void
+  /** No answer came. `heard`: octets of one did. */
+  upstreamFailed(up: UpstreamConn, why: string, status: number, heard: boolean): void
+  upstreamBroke(why: string): void
+  /** Passes a 101 on; false if nobody asked for it. */
+  switchTo(up: UpstreamConn, h: Head, b: Buffer, end: number, to: number): boolean
+  tunnelMoved(n: number): void
+  tunnelEof(): void
+  tunnelClosed(why: string): void
+  broken(error: unknown): void
+}
+
 /** What an upstream connection needs from the engine. */
 export interface UpstreamHost {
   readonly driver: Driver
@@ -52,6 +82,8 @@ export interface UpstreamHost {
   readonly head: Head
   readonly upstreams: Set<UpstreamConn>
   readonly maxIdle: number
+  /** A wire to an endpoint that speaks HTTP/2: takes one request of HTTP/1.1 and gives its response. */
+  http2Wire(pool: Pool, p: Protocol, timeout: number): Wire
 }
 
 /** One connection to an endpoint; carries one request at a time. */
@@ -59,7 +91,7 @@ export class UpstreamConn implements Protocol {
   readonly pool: Pool
   readonly #host: UpstreamHost
   wire!: Wire
-  client: ClientConn | undefined
+  client: Requester | undefined
   opened_ = false
   /** It has carried a request before this one. */
   used = false
@@ -82,13 +114,15 @@ export class UpstreamConn implements Protocol {
   }
 
   connect(timeout: number): void {
-    const { endpoint, tls } = this.pool
-    this.wire = this.#host.driver.connect({ host: endpoint.address, port: endpoint.port }, this, { timeout, ...(tls === undefined ? {} : { tls: tlsClient(tls) }) })
+    const { endpoint, tls, http2 } = this.pool
+    this.wire = http2
+      ? this.#host.http2Wire(this.pool, this, timeout)
+      : this.#host.driver.connect({ host: endpoint.address, port: endpoint.port }, this, { timeout, ...(tls === undefined ? {} : { tls: tlsClient(tls) }) })
     this.#host.upstreams.add(this)
   }
 
   /** Takes on `client`'s request. */
-  begin(client: ClientConn, now: number): void {
+  begin(client: Requester, now: number): void {
     this.client = client
     this.state = 0
     this.since = now
@@ -118,7 +152,7 @@ export class UpstreamConn implements Protocol {
     }
   }
 
-  #data(client: ClientConn | undefined, b: Buffer, from: number, to: number): void {
+  #data(client: Requester | undefined, b: Buffer, from: number, to: number): void {
     if (client === undefined) {
       // Nobody asked: what comes now would be taken for the answer to the next request.
       this.discard()
@@ -143,7 +177,7 @@ export class UpstreamConn implements Protocol {
     } else this.#heads(client, b, from, to)
   }
 
-  #heads(client: ClientConn, b: Buffer, from: number, to: number): void {
+  #heads(client: Requester, b: Buffer, from: number, to: number): void {
     const { head } = this.#host
     for (;;) {
       const end = parseResponse(head, b, from, to)
@@ -190,7 +224,7 @@ export class UpstreamConn implements Protocol {
     else this.body.start(UNTIL_CLOSE)
   }
 
-  #bodyBytes(client: ClientConn, b: Buffer, from: number, to: number): void {
+  #bodyBytes(client: Requester, b: Buffer, from: number, to: number): void {
     const payload = client.dechunk ? client.payload : undefined
     const end = this.body.advance(b, from, to, payload)
     if (end < 0) {
@@ -237,7 +271,7 @@ export class UpstreamConn implements Protocol {
     this.#over(client, why, why === '')
   }
 
-  #over(client: ClientConn, why: string, inOrder: boolean): void {
+  #over(client: Requester, why: string, inOrder: boolean): void {
     if (this.state === 1 && this.body.kind === UNTIL_CLOSE && inOrder) {
       this.body.done = true
       this.discard()
@@ -266,7 +300,7 @@ export class UpstreamConn implements Protocol {
     this.kept = this.kept !== undefined && this.kept.length <= 4096 ? this.kept : undefined
     this.used = true
     this.since = now
-    if (!keep || this.dead || this.pool.gone || this.pool.idle.length >= this.#host.maxIdle || !this.wire.alive) this.discard()
+    if (!keep || this.pool.http2 || this.dead || this.pool.gone || this.pool.idle.length >= this.#host.maxIdle || !this.wire.alive) this.discard()
     else this.pool.idle.push(this)
   }
 
@@ -285,7 +319,8 @@ export class UpstreamConn implements Protocol {
   }
 }
 
-function tlsClient(tls: UpstreamTls): TlsClient {
+/** What a driver is asked for by these settings. */
+export function tlsClient(tls: UpstreamTls): TlsClient {
   return {
     verify: tls.verify,
     ...(tls.serverName === undefined ? {} : { serverName: tls.serverName }),

@@ -1,6 +1,7 @@
 import { MemoryDriver, type MemoryOptions } from '../../lib/sockets/memory/driver.ts'
 import type { Protocol, Wire } from '../../lib/sockets/seam.ts'
-import { Server, type Frontend, type ServerOptions } from '../http1/server.ts'
+import type { Frontend } from '../http1/engine.ts'
+import { Server, type ServerOptions } from '../http1/server.ts'
 import { defaultRetries, defaultTimeouts, emptyTable, routeOrder, type Endpoint, type HostRoutes, type Route, type RouteTable } from '../table.ts'
 
 /** An endpoint of a test table. */
