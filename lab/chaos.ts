@@ -24,7 +24,7 @@ export const faults: readonly Fault[] = [
     break: async (hold, target) => {
       const port = lanPort(nodeIndex(hold, target))
       await run('ip', ['link', 'set', port, 'down'])
-      return async () => void (await run('ip', ['link', 'set', port, 'up']))
+      return () => plug(hold, target)
     },
   },
   netem('delay', 'delays what a node is sent', '100ms', /^\d+(\.\d+)?(us|ms|s)$/, (amount) => ['delay', amount]),
@@ -84,7 +84,7 @@ export const faults: readonly Fault[] = [
       killPods(join(hold.paths.inside, 'nodes', target, 'agent', 'pods'))
       await Promise.all(parts.map((p) => hold.supervisor.stop(p.name)))
       return async () => {
-        await run('ip', ['link', 'set', port, 'up'])
+        await plug(hold, target)
         await Promise.all(parts.map((p) => hold.supervisor.start(p)))
       }
     },
@@ -148,6 +148,11 @@ function netem(kind: string, summary: string, usual: string, form: RegExp, words
       return async () => void (await run('tc', ['qdisc', 'del', 'dev', port, 'root']))
     },
   }
+}
+
+async function plug(hold: Hold, node: string): Promise<void> {
+  const index = nodeIndex(hold, node)
+  await hold.plug(lanPort(index), hold.topology.nodes[index]!)
 }
 
 function nodeIndex(hold: Hold, name: string): number {

@@ -2,6 +2,7 @@ import { join } from 'node:path'
 import { bracketed } from '../lib/ip.ts'
 import type { Service } from '../kube/objects.ts'
 import type { LabNode, Topology } from './topology.ts'
+import { uplink } from './uplink.ts'
 
 /** Where the parts of the lab keep their files; all below the holder's own memory but the logs and the administrator's kubeconfig. */
 export interface ClusterPaths {
@@ -116,13 +117,16 @@ export function kubeDnsService(t: Topology): Service {
   }
 }
 
-/** What a node finds in /etc/resolv.conf, /etc/hosts and /etc/hostname. There is no way out, so there is no resolver to forward to. */
-export function nodeFiles(t: Topology, node: LabNode): Readonly<Record<string, string>> {
+/** What a node or a client finds in /etc/resolv.conf, /etc/hosts and /etc/hostname. */
+export function nodeFiles(t: Topology, name: string): Readonly<Record<string, string>> {
   return {
-    'resolv.conf': '# No way out of the lab: names outside the cluster have nobody to ask.\n',
-    hosts: ['127.0.0.1 localhost', '::1 localhost ip6-localhost', ...t.nodes.flatMap((n) => [n.address, ...(n.address6 === undefined ? [] : [n.address6])].map((a) => `${a} ${n.name}`)), ''].join(
-      '\n',
-    ),
-    hostname: `${node.name}\n`,
+    'resolv.conf': t.uplink === undefined ? '# No way out of the lab: names outside the cluster have nobody to ask.\n' : `nameserver ${uplink.dns}\n`,
+    hosts: [
+      '127.0.0.1 localhost',
+      '::1 localhost ip6-localhost',
+      ...[...t.nodes, ...t.clients].flatMap((n) => [n.address, ...(n.address6 === undefined ? [] : [n.address6])].map((a) => `${a} ${n.name}`)),
+      '',
+    ].join('\n'),
+    hostname: `${name}\n`,
   }
 }

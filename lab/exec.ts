@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
 import { constants } from 'node:os'
 import { askControl } from './control.ts'
-import { childrenOf, readRecord, statePaths, type LabRecord, type StatePaths } from './state.ts'
+import { childrenOf, readRecord, recordForm, statePaths, type LabRecord, type StatePaths } from './state.ts'
 import type { Target } from './targets.ts'
 import { withSystemPrograms } from './up.ts'
 
@@ -9,7 +9,10 @@ import { withSystemPrograms } from './up.ts'
 export function runningLab(name: string): { readonly record: LabRecord; readonly paths: StatePaths } {
   const paths = statePaths(name)
   const record = readRecord(paths)
-  if (record === undefined) throw new Error(`the lab "${name}" is not up; "switchyard lab up${name === 'default' ? '' : ` --lab ${name}`}" brings it up`)
+  const flag = name === 'default' ? '' : ` --lab ${name}`
+  if (record === undefined) throw new Error(`the lab "${name}" is not up; "switchyard lab up${flag}" brings it up`)
+  if (record.form !== recordForm)
+    throw new Error(`the lab "${name}" was brought up by another version of switchyard; "switchyard lab down${flag}" ends it, and "switchyard lab up${flag}" brings up one that this version knows`)
   return { record, paths }
 }
 

@@ -3,8 +3,12 @@ import { dirname, join } from 'node:path'
 import { userInfo } from 'node:os'
 import type { Topology } from './topology.ts'
 
+/** Told apart from what other versions wrote: raise it when the record or what the holder answers changes. */
+export const recordForm = 2
+
 /** What is known about a lab that was brought up, on the host's disk. */
 export interface LabRecord {
+  readonly form: number
   readonly topology: Topology
   /** The `unshare` process on the host whose end ends the lab, and when it began (field 22 of /proc/PID/stat), so that a recycled pid fools nobody. */
   readonly pid: number

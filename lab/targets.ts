@@ -4,6 +4,7 @@ import type { Hold } from './holder/hold.ts'
 
 /** Where a command shall run: the process whose namespaces it joins, as seen in the holder. */
 export interface Target {
+  /** A client outside is a `node` too: namespaces on the LAN. */
   readonly kind: 'node' | 'pod' | 'outside'
   readonly name: string
   readonly pid: number
@@ -23,13 +24,15 @@ export interface PodRecord {
 
 /** Finds a node, `outside`, or a Pod by `NAMESPACE/NAME`, or by `NAME` where only one namespace has it. */
 export function findTarget(hold: Hold, name: string): Target & { readonly env?: Readonly<Record<string, string>> } {
-  const node = hold.nodes.get(name)
+  const node = hold.nodes.get(name) ?? hold.clients.get(name)
   if (node !== undefined) return { kind: 'node', name, pid: node.pid }
   if (name === 'outside') return { kind: 'outside', name, pid: process.pid }
   const found = podsOf(hold).filter((p) => `${p.namespace}/${p.name}` === name || p.name === name)
   const [pod, ...more] = found
   if (pod === undefined)
-    throw new Error(`no node or running Pod is called "${name}"; there are ${[...hold.nodes.keys(), ...podsOf(hold).map((p) => `${p.namespace}/${p.name}`)].join(', ')}, and "outside"`)
+    throw new Error(
+      `no node or running Pod is called "${name}"; there are ${[...hold.nodes.keys(), ...hold.clients.keys(), ...podsOf(hold).map((p) => `${p.namespace}/${p.name}`)].join(', ')}, and "outside"`,
+    )
   if (more.length > 0) throw new Error(`"${name}" is in several namespaces: ${found.map((p) => `${p.namespace}/${p.name}`).join(', ')}`)
   return { kind: 'pod', name: `${pod.namespace}/${pod.name}`, pid: pod.pid, env: pod.env }
 }

@@ -14,10 +14,32 @@ export interface LabNode {
   readonly mode: string | undefined
 }
 
+/** A machine on the LAN that is no part of the cluster: where people and other programs connect from. */
+export interface LabClient {
+  readonly name: string
+  readonly address: Ip
+  readonly address6: Ip | undefined
+}
+
+/**
+ * What lies between the nodes. `bridge`: a switch, over which nodes send each other's Pods packets by routes of their own. `routes`: a router that knows
+ * every node's range of Pods, a link of its own for each node. `vxlan`: the same router, but one that knows no Pods; their packets go in VXLAN from node to node.
+ */
+export const networks = ['bridge', 'routes', 'vxlan'] as const
+export type Network = (typeof networks)[number]
+
+/** A way out of the lab in user mode, and the program it is made by. */
+export const uplinks = ['pasta', 'slirp4netns'] as const
+export type Uplink = (typeof uplinks)[number]
+
 /** The lab as data: everything that is decided before anything runs. */
 export interface Topology {
   readonly name: string
   readonly nodes: readonly LabNode[]
+  /** Outside the cluster, on the same LAN. */
+  readonly clients: readonly LabClient[]
+  readonly network: Network
+  readonly uplink: Uplink | undefined
   /** One network of each family. */
   readonly lan: readonly Cidr[]
   /** The addresses of the holder on the LAN: the world outside the cluster. */
@@ -42,6 +64,10 @@ export interface TopologyOptions {
   readonly podRange?: string
   /** IPv6 beside IPv4, for nodes, Pods and Services. */
   readonly dualStack?: boolean
+  readonly network?: Network
+  /** Names of the clients outside, or how many. */
+  readonly clients?: number | readonly string[]
+  readonly uplink?: Uplink
 }
 
 /** A topology file: the same, and what is published. */
@@ -57,6 +83,11 @@ const lan = { 4: '192.168.56.0/24' as Cidr, 6: 'fd00:192:168:56::/64' as Cidr }
 const services = { 4: '10.96.0.0/16', 6: 'fd00:10:96::/112' }
 const pods = { 4: '10.244.0.0/16', 6: 'fd00:10:244::/56' }
 const mostNodes = 200
+/** Clients take the addresses from .2 on, below the nodes'. */
+const mostClients = 9
+
+/** A name of the DNS. */
+const nameForm = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/
 
 /** The topology that `options` ask for. */
 export function topology(options: TopologyOptions = {}): Topology {
@@ -68,9 +99,15 @@ export function topology(options: TopologyOptions = {}): Topology {
     throw new UsageError(`a lab has 1 to ${mostNodes} nodes, not ${typeof wanted === 'number' ? wanted : list.length}`)
   const names = list.map((n) => n.name)
   for (const [i, n] of names.entries()) {
-    if (!/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/.test(n) || n === 'outside') throw new UsageError(`"${n}" cannot be the name of a node`)
+    if (!nameForm.test(n) || n === 'outside') throw new UsageError(`"${n}" cannot be the name of a node`)
     if (names.indexOf(n) !== i) throw new UsageError(`two nodes are called "${n}"`)
   }
+  const asked = options.clients ?? 0
+  const clients = typeof asked === 'number' ? Array.from({ length: asked }, (_, i) => `client${i + 1}`) : asked
+  if (clients.length > mostClients) throw new UsageError(`a lab has at most ${mostClients} clients, not ${clients.length}`)
+  for (const [i, n] of clients.entries())
+    if (!nameForm.test(n) || n === 'outside' || names.includes(n) || clients.indexOf(n) !== i)
+      throw new UsageError(`"${n}" cannot be the name of a client: names are small letters and digits, each once`)
   const families = options.dualStack === true ? ([4, 6] as const) : ([4] as const)
   const serviceRanges = families.map((f) => (f === 4 ? (options.serviceRange ?? services[4]) : services[6]))
   const at = (family: 4 | 6, place: number): Ip => nth(network(lan[family])!, place)!
@@ -92,6 +129,9 @@ export function topology(options: TopologyOptions = {}): Topology {
       zone: n.zone,
       mode: n.mode,
     })),
+    clients: clients.map((n, i) => ({ name: n, address: at(4, 2 + i), address6: options.dualStack === true ? at(6, 2 + i) : undefined })),
+    network: options.network ?? 'bridge',
+    uplink: options.uplink,
   }
 }
 
@@ -102,6 +142,9 @@ const fields: Readonly<Record<string, (value: unknown) => string | undefined>> =
   sockets: oneOf(['auto', 'epoll', 'node']),
   serviceRange: range,
   podRange: range,
+  network: oneOf(networks),
+  clients: (v) => (typeof v === 'number' || (Array.isArray(v) && v.every((n) => typeof n === 'string')) ? undefined : 'a number, or a list of names'),
+  uplink: oneOf(uplinks),
   dualStack: (v) => (typeof v === 'boolean' ? undefined : 'true or false'),
   publish: (v) => (Array.isArray(v) && v.every((p) => typeof p === 'string') ? undefined : 'a list such as ["8080:ingress"]'),
 }

@@ -8,8 +8,9 @@ import { UsageError } from '../lib/options.ts'
 import { askControl } from './control.ts'
 import { holderInit } from './holder/scripts.ts'
 import { launcher } from './launcher.ts'
-import { beginning, makeState, readRecord, removeState, statePaths, writeRecord, type LabRecord, type StatePaths } from './state.ts'
+import { beginning, childrenOf, makeState, readRecord, recordForm, removeState, statePaths, writeRecord, type LabRecord, type StatePaths } from './state.ts'
 import type { Topology } from './topology.ts'
+import { startUplink, uplinkPackages } from './uplink.ts'
 import type { Order, Report } from './holder/main.ts'
 
 /** A port of the host that leads into the lab. */
@@ -47,9 +48,12 @@ export async function up(topology: Topology, options: UpOptions): Promise<Up> {
   if (readRecord(paths) !== undefined) throw new Error(`the lab "${topology.name}" is up already; "switchyard lab down" ends it`)
   const rootless = process.getuid?.() !== 0
   mayUnshare(rootless)
+  if (topology.uplink !== undefined && spawnSync(topology.uplink, ['--version'], { env: { ...process.env, PATH: withSystemPrograms(process.env.PATH) } }).error !== undefined)
+    throw new Error(`the uplink needs the program ${topology.uplink}: apt-get install --no-install-recommends ${uplinkPackages[topology.uplink]}`)
   const api = await open({ host: '127.0.0.1', port: options.apiPort ?? usualApiPort }, '--api-port', options.apiPort === undefined)
   const opened: { server: Server; to: string; port: number }[] = [{ server: api, to: `${topology.nodes[0]!.address}:${topology.apiPort}`, port: portOf(api) }]
   let child: ChildProcess | undefined
+  let tie: Socket | undefined
   try {
     for (const p of options.publish) {
       const server = await open(p, '--publish', p.orAny === true)
@@ -58,7 +62,9 @@ export async function up(topology: Topology, options: UpOptions): Promise<Up> {
     makeState(paths)
     const log = openSync(join(paths.logs, 'holder.log'), 'a')
     // The sockets were opened out here and go in by descriptor: inside there is no way to the host's network.
-    const fds = opened.map(({ server }) => (server as unknown as { _handle: { fd: number } })._handle.fd)
+    const fds = opened.map(({ server }) => descriptorOf(server))
+    const env = { ...process.env, PATH: withSystemPrograms(process.env.PATH) }
+    if (topology.uplink !== undefined) tie = startUplink(topology.uplink, rootless, join(paths.logs, 'uplink.log'), env)
     child = spawn(
       'unshare',
       [
@@ -84,8 +90,8 @@ export async function up(topology: Topology, options: UpOptions): Promise<Up> {
       {
         detached: true,
         cwd: '/',
-        stdio: ['ignore', log, log, 'pipe', ...fds],
-        env: { ...process.env, PATH: withSystemPrograms(process.env.PATH) },
+        stdio: ['ignore', log, log, 'pipe', ...fds, ...(tie === undefined ? [] : [descriptorOf(tie)])],
+        env,
       },
     )
     closeSync(log)
@@ -105,7 +111,15 @@ export async function up(topology: Topology, options: UpOptions): Promise<Up> {
   }
   try {
     if (child.pid === undefined) throw new Error(`could not start unshare: ${await ended}`)
-    const record: LabRecord = { topology, pid: child.pid, began: beginning(child.pid) ?? '', rootless, apiPort: opened[0]!.port, published: opened.slice(1).map(({ port, to }) => ({ port, to })) }
+    const record: LabRecord = {
+      form: recordForm,
+      topology,
+      pid: child.pid,
+      began: beginning(child.pid) ?? '',
+      rootless,
+      apiPort: opened[0]!.port,
+      published: opened.slice(1).map(({ port, to }) => ({ port, to })),
+    }
     writeRecord(paths, record)
     const order: Order = {
       topology,
@@ -115,8 +129,14 @@ export async function up(topology: Topology, options: UpOptions): Promise<Up> {
         const colon = to.lastIndexOf(':')
         return { fd: lifeline + 1 + i, to: { host: to.slice(0, colon), port: Number(to.slice(colon + 1)) } }
       }),
+      inherited: lifeline + 1 + opened.length + (tie === undefined ? 0 : 1),
     }
     line.write(`${JSON.stringify(order)}\n`)
+    if (tie !== undefined) {
+      const mine = tie
+      // Closed, not ended: an end would reach the lab's copy too.
+      tie.write(`${await firstInside(child.pid)}\n`, () => mine.destroy())
+    }
     await Promise.race([reports(line, options.progress), ended.then((how) => Promise.reject(new Error(`the holder ended (${how})${said(paths)}`))), whenAborted(options.signal)])
     return {
       record,
@@ -139,6 +159,20 @@ export async function up(topology: Topology, options: UpOptions): Promise<Up> {
     await kill()
     throw error
   }
+}
+
+function descriptorOf(socket: Server | Socket): number {
+  return (socket as unknown as { _handle: { fd: number } })._handle.fd
+}
+
+/** The first process inside the namespaces that `unshare` makes. */
+async function firstInside(pid: number): Promise<number> {
+  for (let tries = 0; tries < 500; tries++) {
+    const [init] = childrenOf(pid)
+    if (init !== undefined) return init
+    await sleep(10)
+  }
+  throw new Error('unshare made no process')
 }
 
 /** Ends a lab, whoever brought it up. False: there was none. */

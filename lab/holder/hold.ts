@@ -8,9 +8,10 @@ import { sleep } from '../../lib/lifecycle.ts'
 import { explainError } from '../../lib/log.ts'
 import { clusterPlan, kubeDnsService, nodeFiles, type ClusterPlan, type PlannedPart } from '../cluster.ts'
 import { launcher } from '../launcher.ts'
-import { renderCable, renderLan, renderNode } from '../network.ts'
+import { clientPort, lanPort, portSettings, renderCable, renderHost, renderLan, renderPort, type Host } from '../network.ts'
 import type { StatePaths } from '../state.ts'
-import type { LabNode, Topology } from '../topology.ts'
+import type { LabClient, LabNode, Topology } from '../topology.ts'
+import { renderHolderNat, renderNodeNat, uplink } from '../uplink.ts'
 import { nodeInit } from './scripts.ts'
 import { Supervisor, type Part } from './supervisor.ts'
 
@@ -35,6 +36,10 @@ export class Hold {
   readonly supervisor = new Supervisor()
   readonly plan: ClusterPlan
   readonly nodes = new Map<string, RunningNode>()
+  /** Clients outside, and the processes that hold their namespaces. */
+  readonly clients = new Map<string, { readonly client: LabClient; readonly pid: number }>()
+  /** What keeps the network between the nodes, where it takes more than a switch. */
+  underlay: { ring(): void } | undefined
   readonly #inherited: number
   #mode: string
 
@@ -63,8 +68,12 @@ export class Hold {
     // The control plane is what everybody waits for: its node first.
     await this.#node(0)
     await this.#start(this.plan.controlplane)
-    await Promise.all(this.topology.nodes.slice(1).map((_, i) => this.#node(i + 1)))
-    progress(`${this.topology.nodes.length} nodes on one LAN`, since())
+    await Promise.all([...this.topology.nodes.slice(1).map((_, i) => this.#node(i + 1)), ...this.topology.clients.map((_, i) => this.#client(i))])
+    progress(`${this.topology.nodes.length} nodes on ${this.topology.network === 'bridge' ? 'one LAN' : `a router${this.topology.network === 'vxlan' ? ', Pods in VXLAN' : ''}`}`, since())
+    if (this.topology.uplink !== undefined) {
+      await this.#uplink()
+      progress(`a way out by ${this.topology.uplink}`, since())
+    }
     await this.supervisor.whenReady(this.plan.controlplane.name, patience, tries)
     progress('control plane', since())
     const dns = this.#kubeDns()
@@ -134,14 +143,44 @@ export class Hold {
 
   async #node(index: number): Promise<void> {
     const node = this.topology.nodes[index]!
-    const files = join(this.paths.inside, 'nodes', node.name, 'etc')
+    const pid = await this.#machine(node, lanPort(index))
+    this.nodes.set(node.name, { node, pid })
+    if (this.topology.uplink !== undefined) await run('nsenter', ['-t', String(pid), '-n', '--', 'nft', '-f', '-'], renderNodeNat(this.topology))
+  }
+
+  async #client(index: number): Promise<void> {
+    const client = this.topology.clients[index]!
+    this.clients.set(client.name, { client, pid: await this.#machine(client, clientPort(index)) })
+  }
+
+  /** Namespaces of a machine's own, and its cable. */
+  async #machine(host: Host & { readonly name: string }, port: string): Promise<number> {
+    const files = join(this.paths.inside, 'nodes', host.name, 'etc')
     mkdirSync(files, { recursive: true })
-    for (const [name, text] of Object.entries(nodeFiles(this.topology, node))) writeFileSync(join(files, name), text)
-    const holds = spawn('unshare', ['--net', '--mount', '--uts', '--kill-child', '--', 'sh', '-c', nodeInit, 'node', this.paths.dir, node.name, files], { stdio: ['ignore', 'pipe', 'pipe'] })
-    await saysUp(holds, node.name)
-    this.nodes.set(node.name, { node, pid: holds.pid! })
-    await ip(renderCable(index, holds.pid!))
-    await ip(renderNode(this.topology, index), holds.pid!)
+    for (const [name, text] of Object.entries(nodeFiles(this.topology, host.name))) writeFileSync(join(files, name), text)
+    const holds = spawn('unshare', ['--net', '--mount', '--uts', '--kill-child', '--', 'sh', '-c', nodeInit, 'node', this.paths.dir, host.name, files], { stdio: ['ignore', 'pipe', 'pipe'] })
+    await saysUp(holds, host.name)
+    await ip(renderCable(port, holds.pid!))
+    for (const [file, value] of Object.entries(portSettings(this.topology, port))) writeFileSync(`/proc/sys/net/${file}`, value)
+    await this.plug(port, host)
+    await ip(renderHost(this.topology, host), holds.pid!)
+    return holds.pid!
+  }
+
+  /** Plugs a cable in, also one that was pulled. */
+  async plug(port: string, host: Host): Promise<void> {
+    await ip(renderPort(this.topology, port, host))
+    this.underlay?.ring()
+  }
+
+  /** Waits for the link that the host puts in here, and takes it into use. */
+  async #uplink(): Promise<void> {
+    const until = performance.now() + patience
+    while (!(await run('ip', ['-4', 'route', 'show', 'default'])).includes(uplink.link)) {
+      if (performance.now() > until) throw new Error(`${this.topology.uplink} made no way out; see ${this.paths.logs}/uplink.log`)
+      await sleep(50)
+    }
+    await run('nft', ['-f', '-'], renderHolderNat())
   }
 }
 

@@ -8,6 +8,7 @@ import type { StatePaths } from '../state.ts'
 import type { Topology } from '../topology.ts'
 import { findTarget } from '../targets.ts'
 import { Hold } from './hold.ts'
+import { keepUnderlay } from './underlay.ts'
 import { publish } from './publish.ts'
 
 /** What the launcher tells the holder in its first line. */
@@ -18,6 +19,8 @@ export interface Order {
   readonly apiPort: number
   /** Sockets handed in, in the order of their descriptors. */
   readonly sockets: readonly { readonly fd: number; readonly to: { readonly host: string; readonly port: number } }[]
+  /** Descriptors below this number are the launcher's. */
+  readonly inherited: number
 }
 
 /** What the holder tells the launcher, a line each. */
@@ -53,7 +56,7 @@ export const holdCommand = command({
     })
     const work = async (): Promise<void> => {
       const order = await lines
-      const hold = new Hold(order.topology, order.paths, Math.max(lifeline, ...order.sockets.map((s) => s.fd)) + 1)
+      const hold = new Hold(order.topology, order.paths, order.inherited)
       await serveControl(
         order.paths.control,
         verbs(hold, () => void setTimeout(down, 10)),
@@ -61,6 +64,7 @@ export const holdCommand = command({
       chmodSync(order.paths.control, 0o600)
       for (const { fd, to } of order.sockets) await publish(fd, to)
       await hold.up((progress, ms) => tell({ progress, ms }))
+      hold.underlay = keepUnderlay(hold, log, context.signal)
       writeHostKubeconfig(hold, order)
       tell({ ready: true })
     }
