@@ -75,3 +75,17 @@ test('what makes no sense is refused in words, the rest is served', async (t) =>
   t.match(given('an external IP outside the allowed ranges is not served'), ['Service default/external-elsewhere: external IP 192.0.2.1 is not inside --external-ip-ranges'])
   t.match(given('a source range that makes no sense opens nothing'), [/load balancer source range "nonsense" is not a network/])
 })
+
+test('policy Local: no endpoint here is a drop, none anywhere a refusal', async (t) => {
+  const local = service('local', { clusterIP: '172.30.0.1', type: 'NodePort', internalTrafficPolicy: 'Local', externalTrafficPolicy: 'Local', ports: ['http:80->8080@30001'] })
+  const outcomes = (slices: readonly EndpointSlice[]): unknown => {
+    const { fronts } = compile({ services: [local], slices, nodes }, optionSets.usual).table
+    return ['tcp/172.30.0.1:80', 'tcp/node4:30001'].map((key) => fronts.get(key)?.routes.map((r) => `${r.from}: ${r.outcome.kind}`))
+  }
+  t.same(outcomes([slice('local', ['10.180.2.1@there'], ['http:8080'])]), [['anyone: drop'], ['pods here: forward', 'this node: forward', 'anyone: drop']])
+  t.same(outcomes([slice('local', ['10.180.0.1@here', '10.180.2.1@there'], ['http:8080'])]), [
+    ['pods here: forward', 'anyone: forward'],
+    ['pods here: forward', 'this node: forward', 'anyone: forward'],
+  ])
+  t.same(outcomes([]), [['anyone: reject'], ['anyone: reject']])
+})

@@ -15,7 +15,7 @@ const question = (from: string, to: string): Question => ({
 })
 
 test('a pod to a cluster IP: the port, the endpoints and why, the rules', async (t) => {
-  const e = explain(question('pod/demo/client', 'tcp/10.96.0.41:80'))
+  const e = await explain(question('pod/demo/client', 'tcp/10.96.0.41:80'))
   t.equal(e.node, 'n1')
   t.equal(e.service?.port, 'demo/web:http')
   t.same(
@@ -32,8 +32,8 @@ test('a pod to a cluster IP: the port, the endpoints and why, the rules', async 
 })
 
 test('a Service by its name, from outside, by NodePort: policy Local', async (t) => {
-  t.equal(explain(question('pod/demo/client', 'service/demo/web:http')).service?.front, 'tcp/10.96.0.41:80')
-  const e = explain(question('198.51.100.7', 'tcp/192.168.56.11:30080'))
+  t.equal((await explain(question('pod/demo/client', 'service/demo/web:http'))).service?.front, 'tcp/10.96.0.41:80')
+  const e = await explain(question('198.51.100.7', 'tcp/192.168.56.11:30080'))
   t.match(e, { outcome: { kind: 'forward', masquerade: 'if it meets itself' } })
   t.same(
     e.endpoints.filter((x) => x.used).map((x) => x.address),
@@ -42,10 +42,37 @@ test('a Service by its name, from outside, by NodePort: policy Local', async (t)
   t.match(e.endpoints[1]?.why, /runs on n2/)
 })
 
-test('what is refused and what is nobody’s', async (t) => {
-  t.match(explain(question('node/n2', 'tcp/10.96.0.42:80')), { node: 'n2', outcome: { kind: 'reject' }, modes: [{ ways: [{ end: 'rejected', by: 'tcp-reset' }] }] })
-  t.match(explain(question('node/n2', 'tcp/10.99.0.42:80')), { service: undefined, modes: [{ ways: [{ end: 'delivered', translated: false }] }] })
-  t.match(text(explain(question('node/n2', 'tcp/10.99.0.42:80'))), /no Service’s address/)
+test('what is refused and what is nobody’s, in every mode', async (t) => {
+  const refused = await explain(question('node/n2', 'tcp/10.96.0.42:80'))
+  t.match(refused, { node: 'n2', outcome: { kind: 'reject' } })
+  t.same(
+    refused.modes.map((m) => [m.name, m.source, m.error, m.ways.map((w) => [w.end, w.by])]),
+    ['nftables', 'iptables', 'ipvs', 'userspace'].map((name) => [name, 'rendered', undefined, [['rejected', 'tcp-reset']]]),
+  )
+  const nobody = await explain(question('node/n2', 'tcp/10.99.0.42:80'))
+  t.equal(nobody.service, undefined)
+  for (const m of nobody.modes) t.match(m, { ways: [{ end: 'delivered', translated: false }] }, m.name)
+  t.match(text(nobody), /no Service’s address/)
+})
+
+test('every mode is followed rule by rule to the endpoints', async (t) => {
+  const { modes } = await explain(question('198.51.100.7', 'tcp/192.168.56.11:30080'))
+  for (const m of modes) {
+    t.same(
+      m.ways.map((w) => `${w.destination}:${w.destinationPort}`),
+      ['10.244.0.1:8080'],
+      m.name,
+    )
+    t.ok(m.ways[0]!.path.length >= 2, `${m.name}: by rules`)
+  }
+  for (const [i, table] of [
+    [2, 'ipvs'],
+    [3, 'process'],
+  ] as const)
+    t.ok(
+      modes[i]?.ways[0]?.path.some((s) => s.table === table),
+      table,
+    )
 })
 
 test('ends that cannot be found are named', async (t) => {
@@ -57,13 +84,13 @@ test('ends that cannot be found are named', async (t) => {
     ['pod/demo/client', 'tcp/[fd00::1]:80', 'has no IPv6 address'],
     ['pod/demo/client', 'service/demo/web:https', 'has no port "https"'],
   ] as const)
-    t.throws(() => explain(question(from, to)), { message: new RegExp(why) }, why)
+    await t.rejects(explain(question(from, to)), { message: new RegExp(why) }, why)
 })
 
 test('what it says is what the flows say', async (t) => {
   for (const [name, { services, slices }] of groups()) {
     for (const flow of flows.filter((f) => (f.options ?? 'usual') === name && f.from !== 'here' && !f.from.startsWith('pod'))) {
-      const e = explain({ services, slices, nodes, pods: [], options: optionSets[name], from: senderIp(flow.from, flow.to), to: flow.to })
+      const e = await explain({ services, slices, nodes, pods: [], options: optionSets[name], from: senderIp(flow.from, flow.to), to: flow.to, modes: ['iptables'] })
       const said = e.outcome === undefined ? 'untouched' : e.outcome.kind === 'forward' ? e.endpoints.filter((x) => x.used).length : e.outcome.kind
       const expected = typeof flow.arrives === 'string' ? flow.arrives : flow.arrives.length
       // Of addresses that no front has, the rules decide: another port of a cluster IP, or nobody's cluster IP.

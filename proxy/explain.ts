@@ -1,4 +1,4 @@
-import { hostname, networkInterfaces } from 'node:os'
+import { hostname } from 'node:os'
 import { connect, type Client } from '../kube/client.ts'
 import { loadCredentials } from '../kube/credentials.ts'
 import { candidates } from '../kube/endpoints.ts'
@@ -6,13 +6,10 @@ import type { EndpointSlice, KubeObject, Node, Pod, Service } from '../kube/obje
 import { endpointslices, nodes, pods, services, type Resource } from '../kube/resources.ts'
 import { bracketed, contains, familyOf, parseIp, type Ip } from '../lib/ip.ts'
 import { command, parse, UsageError, type Command } from '../lib/options.ts'
-import { trace as traceIptables } from '../linux/iptables/trace.ts'
-import { realKernel } from '../linux/real.ts'
-import type { Packet, Way } from '../linux/trace.ts'
+import type { Packet } from '../linux/trace.ts'
 import { compile, frontKeyOf, type CompileOptions } from './compile.ts'
-import { print } from './iptables/print.ts'
-import { render } from './iptables/render.ts'
-import { flags as proxyFlags, proxyOptions } from './options.ts'
+import { follow, liveRules, rendered, type Followed, type Rules } from './follow.ts'
+import { flags as proxyFlags, modeNames, proxyOptions } from './options.ts'
 import type { Front, LocalDetector, Outcome, Refused, ServiceTable } from './table.ts'
 
 /** What becomes of a packet, and why. The schema of `-o json`: fields are added, never changed. */
@@ -45,13 +42,8 @@ export interface EndpointExplained {
   readonly why: string
 }
 
-export interface ModeExplained {
-  readonly name: string
-  /** From the rules as rendered, or as this machine's kernel has them. */
-  readonly source: 'rendered' | 'live'
-  readonly ways: readonly Way[]
-  readonly error: string | undefined
-}
+/** What one set of rules does with it; of the four modes as rendered, and with `--live` of what this machine's kernel has. */
+export type ModeExplained = Followed
 
 type Sender = 'pod' | 'node' | 'outside'
 
@@ -64,14 +56,16 @@ export interface Question {
   readonly options: CompileOptions
   readonly from: string
   readonly to: string
-  /** Further rules to follow: what the tools print on this machine. */
-  readonly live?: readonly { readonly name: string; readonly rules: string; readonly sets: string; readonly local: readonly string[] }[]
+  /** Modes to follow as rendered; left out: all. */
+  readonly modes?: readonly string[]
+  /** Further rules to follow: what this machine's kernel has. */
+  readonly live?: readonly Rules[]
 }
 
 const protocols = ['tcp', 'udp', 'sctp'] as const
 
 /** Explains the first packet of a connection. Throws `UsageError` for ends it cannot find. */
-export function explain(q: Question): Explanation {
+export async function explain(q: Question): Promise<Explanation> {
   const to = target(q)
   const family = familyOf(to.address)
   const from = sender(q, family)
@@ -99,15 +93,7 @@ export function explain(q: Question): Explanation {
     outcome: decided === undefined ? undefined : { kind: decided.outcome.kind, masquerade: decided.masquerade, why: decided.why },
     endpoints: front === undefined ? [] : endpointsOf(q, front, decided!.outcome, node),
     refused: front === undefined ? refused.filter((r) => r.front.includes(to.address)) : refused.filter((r) => r.object === `Service ${front.port.replace(/:[^:]*$/, '')}`),
-    modes: [follow('iptables', 'rendered', { ...print(render(table, family)), local }, packet), ...(q.live ?? []).map((l) => follow(l.name, 'live', l, packet))],
-  }
-}
-
-function follow(name: string, source: ModeExplained['source'], machine: { readonly rules: string; readonly sets: string; readonly local: readonly string[] }, packet: Packet): ModeExplained {
-  try {
-    return { name, source, ways: traceIptables(machine, packet), error: undefined }
-  } catch (error) {
-    return { name, source, ways: [], error: error instanceof Error ? error.message : String(error) }
+    modes: [...(await rendered(table, local, q.modes)), ...(q.live ?? [])].map((rules) => follow(rules, packet)),
   }
 }
 
@@ -277,6 +263,7 @@ export const packet: Command = command({
     'nodeport-addresses': proxyFlags['nodeport-addresses'],
     'external-ip-ranges': proxyFlags['external-ip-ranges'],
     'masquerade-all': proxyFlags['masquerade-all'],
+    mode: { type: 'string', oneOf: modeNames, help: 'follow this mode only (default: all four)' },
     live: { type: 'boolean', help: 'follow the rules of this machine’s kernel too, whoever wrote them' },
     output: { type: 'string', oneOf: ['text', 'json'], default: 'text', short: 'o', help: 'for people or for programs' },
   },
@@ -285,12 +272,21 @@ export const packet: Command = command({
   run: async ({ values, positionals }, context) => {
     const [from, to] = positionals
     if (from === undefined || to === undefined || positionals.length > 2) throw new UsageError('expected FROM and TO')
-    const { compile: options } = proxyOptions({ ...parse(proxyFlags, []).values, ...values }, hostname().toLowerCase())
+    const { compile: options } = proxyOptions({ ...parse(proxyFlags, []).values, ...values, mode: 'nftables' }, hostname().toLowerCase())
     const client = connect(await loadCredentials(values.kubeconfig), { userAgent: 'switchyard-explain' })
     try {
       const [allServices, slices, allNodes, allPods] = await Promise.all([everything(client, services), everything(client, endpointslices), everything(client, nodes), everything(client, pods)])
       const node = values.node ?? (allNodes.some((n) => n.metadata.name === options.node) ? options.node : (allNodes[0]?.metadata.name ?? options.node))
-      const explained = explain({ services: allServices, slices, nodes: allNodes, pods: allPods, options: { ...options, node }, from, to, live: values.live ? await liveRules(to) : [] })
+      const explained = await explain({
+        services: allServices,
+        slices,
+        nodes: allNodes,
+        pods: allPods,
+        options: { ...options, node },
+        from,
+        to,
+        live: values.live ? await liveRules(to.includes('[') ? 6 : 4) : [],
+      })
       context.out(values.output === 'json' ? `${JSON.stringify(explained, null, 2)}\n` : text(explained))
     } finally {
       client.close()
@@ -306,20 +302,5 @@ async function everything<T extends KubeObject>(client: Client, resource: Resour
     out.push(...page.items)
     next = page.metadata.continue === '' ? undefined : page.metadata.continue
   } while (next !== undefined)
-  return out
-}
-
-/** The rules of both variants, as far as there are any. */
-async function liveRules(to: string): Promise<NonNullable<Question['live']>> {
-  const local = Object.values(networkInterfaces()).flatMap((list) => (list ?? []).map((a) => a.address))
-  const out: { name: string; rules: string; sets: string; local: readonly string[] }[] = []
-  for (const variant of ['nf_tables', 'legacy'] as const) {
-    const kernel = realKernel({ iptables: variant })
-    const rules = await kernel
-      .iptables(to.includes('[') ? 6 : 4)
-      .save(['nat', 'filter'])
-      .catch(() => '')
-    if (rules.includes('\n-A ')) out.push({ name: `iptables (${variant})`, rules, sets: await kernel.ipset.save().catch(() => ''), local })
-  }
   return out
 }

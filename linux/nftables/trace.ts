@@ -260,6 +260,8 @@ function run(place: Place, rule: readonly Fields[], at: number, s: State, depth:
       return verdict(statement, s)
     case 'reject': {
       const { type, expr } = (value ?? {}) as Fields
+      // nft leaves out the test for TCP that a reset implies.
+      if (type === 'tcp reset' && s.packet.protocol !== 'tcp') return [{ ...s, verdict: 'next rule' }]
       const by =
         type === 'tcp reset'
           ? 'tcp-reset'

@@ -177,7 +177,8 @@ export class UserspaceBackend implements Backend {
   /** Waits a little for connections under way: without the address that they came to they would hang. */
   async #ended(): Promise<void> {
     const until = performance.now() + 2000
-    if (this.#listeners.size > 0) do await new Promise((resolve) => setTimeout(resolve, 50))
-    while (this.counts.TCP.open > 0 && performance.now() < until)
+    if (this.#listeners.size > 0)
+      do await new Promise((resolve) => setTimeout(resolve, 50))
+      while (this.counts.TCP.open > 0 && performance.now() < until)
   }
 }
