@@ -55,9 +55,10 @@ export class Cache {
   readonly #options: CacheOptions
   readonly #halves: { readonly success: Half; readonly denial: Half }
 
-  constructor(options: CacheOptions, evicted: (kind: 'success' | 'denial') => void = () => {}) {
+  /** `gone` is told of every entry that is kept no more, also when another takes its place. */
+  constructor(options: CacheOptions, evicted: (kind: 'success' | 'denial') => void = () => {}, gone: (key: string) => void = () => {}) {
     this.#options = options
-    this.#halves = { success: new Half(options.success, () => evicted('success')), denial: new Half(options.denial, () => evicted('denial')) }
+    this.#halves = { success: new Half(options.success, () => evicted('success'), gone), denial: new Half(options.denial, () => evicted('denial'), gone) }
   }
 
   size(kind: 'success' | 'denial'): number {
@@ -129,9 +130,11 @@ class Half {
   readonly #map = new Map<string, Entry>()
   readonly #options: HalfOptions
   readonly #evicted: () => void
+  readonly #gone: (key: string) => void
   bytes = 0
 
-  constructor(options: HalfOptions, evicted: () => void) {
+  constructor(options: HalfOptions, evicted: () => void, gone: (key: string) => void) {
+    this.#gone = gone
     this.#options = options
     this.#evicted = evicted
   }
@@ -165,9 +168,11 @@ class Half {
     if (entry === undefined) return
     this.#map.delete(key)
     this.bytes -= entry.size
+    this.#gone(key)
   }
 
   clear(): void {
+    for (const key of this.#map.keys()) this.#gone(key)
     this.#map.clear()
     this.bytes = 0
   }
@@ -183,7 +188,7 @@ function minimumOf(soa: Rec): number {
 }
 
 /** An answer as it is after `age` seconds, none of its records with more than what is left of `ttl`; stale when `age` is undefined. */
-function aged(answer: Answer, age: number | undefined, ttl: number): Answer {
+export function aged(answer: Answer, age: number | undefined, ttl: number): Answer {
   const older = (r: Rec): Rec => ({ ...r, ttl: age === undefined ? staleTtl : Math.max(0, Math.min(Math.max(r.ttl, ttl > r.ttl ? ttl : 0), ttl) - age) })
   return { ...answer, authoritative: false, answers: answer.answers.map(older), authority: answer.authority.map(older), additional: answer.additional.map(older) }
 }

@@ -1,4 +1,5 @@
 import { familyOf } from '../lib/ip.ts'
+import { CacheHandler } from './handlers/cache/index.ts'
 import type { Meters } from './handlers/plugin.ts'
 import { Count, countedTypes, durationBuckets } from './resolve.ts'
 import type { Site, Watcher } from './server.ts'
@@ -73,6 +74,13 @@ export function foldCounters(meters: Meters, server: string, sites: readonly Sit
     }
     for (const [s, site] of sites.entries()) {
       const zone = site.text
+      const cache = site.handlers.find((h) => h instanceof CacheHandler)
+      for (const [i, rcode] of ['NOERROR', 'NOERROR', 'NXDOMAIN'].entries()) {
+        const n = more(Count.cached + s * 3 + i)
+        if (n === 0) continue
+        responses.add(n, { server, zone, view: '', rcode, plugin: 'forward' })
+        cache?.found(i === 0 ? 'success' : 'denial', n)
+      }
       for (let t = 0; t < Count.types; t++) {
         for (const family of [0, 1]) {
           const n = more(Count.requests + (s * Count.types + t) * 2 + family)

@@ -7,7 +7,8 @@ import type { Name, Octets } from './wire/name.ts'
  *   slots    mask | unused | (slot)*
  *   slot     hash | node (0 empty, 1 grave)                          open addressing, at most half full
  *   node     hash | octets of the name, sets << 16 | flags, site << 8 | folded name, padded with zeroes | (type, answer)*
- *   answer   octets, size of a record << 16 | octets of the answer section, rcode << 16 | answers, authority << 16 | additional | records as on the wire
+ *   answer   octets, size of a record << 16 | octets of the answer section, rcode << 16 | answers, authority << 16 | additional, octets before those that turn << 16 | records as on the wire
+ *   timed    … | seconds since 1970 when it expires, kind | number of TTLs | (offset of a TTL)*     behind the records of an answer that a cache keeps
  *   zones    count | (zone)*, longest first
  *   zone     octets of the name, flags << 16 | site | negative answer or 0 | folded name, padded
  *   negative octets | fixups << 16, octets … : an SOA record whose fixups are pointers to the zone in the question
@@ -17,7 +18,11 @@ import type { Name, Octets } from './wire/name.ts'
  */
 export const Head = { slots: 1, zones: 3, bufsize: 4, seed: 5, rotate: 6, words: 16 } as const
 
-export const NodeFlag = { ask: 1 } as const
+export const NodeFlag = {
+  ask: 1,
+  /** Answers of others, until they expire. What is not here is asked for. */
+  timed: 2,
+} as const
 export const ZoneFlag = {
   /** Names that are not in the table: ask the handlers. */
   ask: 1,
@@ -35,6 +40,16 @@ export interface PackedAnswer {
   readonly answerOctets: number
   /** Octets of each record of the answer section, if they are all equally long and may be turned; else 0. */
   readonly recordSize: number
+  /** Octets of the answer section before those that are turned: aliases. */
+  readonly turnAt?: number
+  /** Of an answer that a cache keeps. */
+  readonly timed?: {
+    /** Seconds since 1970. */
+    readonly expires: number
+    readonly kind: 'success' | 'denial'
+    /** Where its TTLs stand. */
+    readonly ttls: readonly number[]
+  }
 }
 
 /** A zone, or a branch in one that is answered otherwise. */
@@ -141,13 +156,14 @@ export class PackedTable {
 
   /** What is answered at a folded name; undefined: the name does not exist. `ask`: whoever is asked for it asks the handlers. */
   set(name: Name, answers: readonly PackedAnswer[] | undefined, ask = false, site = 0): void {
+    const timed = answers?.[0]?.timed !== undefined
     const key = keyWords(name)
     const hash = hashWords(key, this.#seed)
     const slot = this.#find(hash, key, name.length)
     const w = this.#w
     const old = w[slot + 1]!
     // Without room for the new answer the old one goes all the same.
-    const node = answers === undefined ? 0 : this.#writeNode(hash, key, name.length, answers, (ask ? NodeFlag.ask : 0) | (site << 8))
+    const node = answers === undefined ? 0 : this.#writeNode(hash, key, name.length, answers, (ask ? NodeFlag.ask : 0) | (timed ? NodeFlag.timed : 0) | (site << 8))
     if (node === 0) {
       if (old === empty) return
       Atomics.store(w, slot + 1, grave)
@@ -216,12 +232,20 @@ export class PackedTable {
 
   #writeAnswer(a: PackedAnswer): number {
     const w = this.#w
-    const at = this.#allocate(4 + ((a.records.length + 3) >> 2))
+    const tail = 4 + ((a.records.length + 3) >> 2)
+    const { timed } = a
+    const at = this.#allocate(tail + (timed === undefined ? 0 : 3 + timed.ttls.length))
     if (at === 0) return 0
+    if (timed !== undefined) {
+      w[at + tail] = timed.expires
+      w[at + tail + 1] = timed.kind === 'success' ? 0 : 1
+      w[at + tail + 2] = timed.ttls.length
+      for (const [i, offset] of timed.ttls.entries()) w[at + tail + 3 + i] = offset
+    }
     w[at] = a.records.length | (a.recordSize << 16)
     w[at + 1] = a.answerOctets | (a.rcode << 16)
     w[at + 2] = a.answers | (a.authority << 16)
-    w[at + 3] = a.additional
+    w[at + 3] = a.additional | ((a.turnAt ?? 0) << 16)
     this.#u8.set(a.records, (at + 4) * 4)
     return at
   }
@@ -232,7 +256,8 @@ export class PackedTable {
     const key = ((w[node + 1]! & 0xffff) + 3) >> 2
     for (let i = 0; i < sets; i++) {
       const answer = w[node + 3 + key + i * 2 + 1]!
-      this.#retire(answer, 4 + (((w[answer]! & 0xffff) + 3) >> 2))
+      const tail = 4 + (((w[answer]! & 0xffff) + 3) >> 2)
+      this.#retire(answer, (w[node + 2]! & NodeFlag.timed) === 0 ? tail : tail + 3 + w[answer + tail + 2]!)
     }
     this.#retire(node, 3 + key + sets * 2)
   }

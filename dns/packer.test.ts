@@ -3,10 +3,11 @@ import { namespace, service, slice } from '../kube/testing/builders.ts'
 import type { KubeObject } from '../kube/objects.ts'
 import { Packer } from './packer.ts'
 import { PackedTable } from './packed.ts'
-import { printMessage, site, type TestSite } from './testing/site.ts'
-import { decode, encode } from './wire/message.ts'
-import { nameOf, type Name } from './wire/name.ts'
-import { Flag, typeNumber } from './wire/types.ts'
+import { fastOf, question, slow } from './testing/fast.ts'
+import { printMessage, site } from './testing/site.ts'
+import { decode } from './wire/message.ts'
+import { nameOf } from './wire/name.ts'
+import { Flag } from './wire/types.ts'
 
 const many = Array.from({ length: 100 }, (_, i) => `10.244.9.${i}`)
 const objects: readonly KubeObject[] = [
@@ -65,63 +66,6 @@ const names = [
 ]
 
 const kubernetes = (options = 'pods insecure\n fallthrough in-addr.arpa ip6.arpa'): string => `.:53 {\n errors\n kubernetes cluster.local in-addr.arpa ip6.arpa {\n ${options}\n }\n}`
-
-interface Fast {
-  readonly packer: Packer
-  /** The answer's octets; undefined where the handlers are asked. */
-  ask(name: string, type: string, how?: How): Buffer | undefined
-}
-const fill = Buffer.alloc(70_000, 0xee)
-const untouched = (b: Buffer, from: number, to: number): boolean => b.compare(fill, 0, to - from, from, to) === 0
-
-interface How {
-  readonly size?: number
-  readonly dnssec?: boolean
-  readonly most?: number
-  readonly capitals?: boolean
-}
-
-function question(name: string, type: string, how: How): Buffer {
-  const b = Buffer.alloc(600)
-  const spelled = how.capitals === true ? (nameOf(name).replaceAll(/[a-z]/g, (c, i: number) => (i % 2 === 0 ? c.toUpperCase() : c)) as Name) : nameOf(name)
-  const end = encode(
-    {
-      id: 0xabcd,
-      flags: Flag.RD,
-      rcode: 0,
-      question: { name: spelled, type: typeNumber(type)!, class: 1 },
-      edns: how.size === undefined ? undefined : { size: how.size, dnssec: how.dnssec === true },
-    },
-    b,
-  )
-  return Buffer.from(b.subarray(0, end))
-}
-
-function fastOf(s: TestSite): Fast {
-  const packer = Packer.of(s.server.sites, { bytes: 8 * 1024 * 1024, seed: 7 })!
-  s.cluster.onChanged = (zone, changed, source) => packer.changed(zone, changed, source)
-  const resolver = packer.resolver()
-  const guard = 64
-  return {
-    packer,
-    ask: (name, type, how = {}) => {
-      const q = question(name, type, how)
-      // Guard octets on both sides: nothing may be written outside.
-      const room = how.most === undefined ? 2048 : 20_000
-      const b = Buffer.alloc(guard + room + guard, 0xee)
-      q.copy(b, guard)
-      const n = resolver.resolve(b, guard, guard + q.length, guard + room, how.most ?? 0)
-      if (!untouched(b, 0, guard) || !untouched(b, guard + Math.max(n, q.length), b.length)) throw new Error(`${name} ${type}: written outside`)
-      if (n < 0 && !b.subarray(guard, guard + q.length).equals(q)) throw new Error(`${name} ${type}: handed over changed`)
-      return n < 0 ? undefined : Buffer.from(b.subarray(guard, guard + n))
-    },
-  }
-}
-
-async function slow(s: TestSite, name: string, type: string, how: How): Promise<Buffer> {
-  const q = question(name, type, how)
-  return (await s.server.respond(q, 0, q.length, { client: { host: '10.0.0.1', port: 1 }, local: { host: '10.0.0.2', port: 53 }, protocol: how.most === undefined ? 'udp' : 'tcp' }))!
-}
 
 test('the compiled answer is the answer of the handlers, octet for octet', async (t) => {
   for (const options of [undefined, 'ttl 30', 'fallthrough', 'fallthrough shop.svc.cluster.local', 'pods disabled']) {

@@ -3,10 +3,12 @@ import { performance } from 'node:perf_hooks'
 import type { Handler } from './answer.ts'
 import type { ClusterZone } from './cluster.ts'
 import { isReverse } from './compile.ts'
+import { CacheHandler } from './handlers/cache/index.ts'
 import { KubernetesHandler } from './handlers/kubernetes/handler.ts'
 import { PackedTable, type PackedAnswer, type PackedZone } from './packed.ts'
 import { Count, Resolver } from './resolve.ts'
 import type { Site } from './server.ts'
+import { CacheShelf } from './shelf.ts'
 import { setOf, type RecordSet } from './table.ts'
 import { encode } from './wire/message.ts'
 import { within, type Name } from './wire/name.ts'
@@ -50,6 +52,29 @@ export class Packer {
         }
       }
       this.#all(f)
+    }
+    for (const [i, site] of sites.entries()) this.#shelve(site, i, rotate)
+  }
+
+  /** What the cache of a site keeps stands in the table too, unless it matters who asks. */
+  #shelve(site: Site, i: number, turns: boolean): void {
+    const cache = site.handlers.find((h) => h instanceof CacheHandler)
+    if (cache === undefined || site.view !== undefined) return
+    const before = site.handlers.slice(0, site.handlers.indexOf(cache))
+    if (before.some((h) => h.manner === 'asks')) return
+    const own = site.handlers.filter((h) => h instanceof KubernetesHandler)
+    const touched = (name: Name): boolean => {
+      const names = touchedBy(before)
+      return names === 'all' || names.has(name)
+    }
+    const shelf = new CacheShelf(this.table, i, turns, (name) => this.#siteOf(name) === i && own.every((h) => h.zoneOf(name) === undefined) && !touched(name))
+    cache.shelves.add(shelf)
+    for (const h of before) {
+      const { changed } = h
+      h.changed = () => {
+        shelf.clear()
+        changed?.()
+      }
     }
   }
 

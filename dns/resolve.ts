@@ -1,3 +1,4 @@
+import { performance } from 'node:perf_hooks'
 import { Head, NodeFlag, ZoneFlag } from './packed.ts'
 
 /** Words of the counters of one reader. */
@@ -15,7 +16,9 @@ export const Count = {
   durations: 16 * 32 * 2 + 16 * 2 + 1024 + 4352,
   /** Microseconds, all together. */
   microseconds: 16 * 32 * 2 + 16 * 2 + 1024 + 4352 + 20,
-  words: 16 * 32 * 2 + 16 * 2 + 1024 + 4352 + 21,
+  /** Per site, of what a cache keeps: answers, no data, no such name. */
+  cached: 16 * 32 * 2 + 16 * 2 + 1024 + 4352 + 21,
+  words: 16 * 32 * 2 + 16 * 2 + 1024 + 4352 + 21 + 16 * 3,
 } as const
 
 /** Upper bounds in milliseconds. */
@@ -25,6 +28,9 @@ export const durationBuckets: readonly number[] = [0.25, 0.5, 1, 2, 4, 8, 16, 32
 export const countedTypes: readonly number[] = [1, 28, 15, 6, 5, 12, 16, 2, 33, 43, 48, 46, 47, 50, 65, 64, 35]
 const typeIndex = new Uint8Array(512).fill(Count.types - 1)
 for (const [i, type] of countedTypes.entries()) typeIndex[type] = i
+
+/** Seconds since 1970 by a clock that nobody sets; whoever keeps and whoever reads a timed answer use it. */
+export const seconds = (): number => Math.floor((performance.timeOrigin + performance.now()) / 1000)
 
 /**
  * Answers questions from a table of compiled answers (see `packed.ts`), in place: the answer is written behind the question, which keeps its id and case.
@@ -149,8 +155,10 @@ export class Resolver {
       const pairs = node + 3 + words
       for (let i = 0; i < sets; i++) {
         if (w[pairs + i * 2] !== type) continue
+        if ((w[node + 2]! & NodeFlag.timed) !== 0) return dnssec !== 0 ? -1 : this.#timed(b, from, end, room, limit, edns, w[pairs + i * 2 + 1]!, type, w[node + 2]! >>> 8)
         return this.#positive(b, from, end, room, limit, edns, dnssec, w[pairs + i * 2 + 1]!, type, w[node + 2]! >>> 8)
       }
+      if ((w[node + 2]! & NodeFlag.timed) !== 0) return -1
     }
     return this.#negative(b, from, end, room, limit, edns, dnssec, node === 0, labels, octets, type)
   }
@@ -215,11 +223,7 @@ export class Resolver {
     const source = (answer + 4) * 4
     let p = end
     if (recordSize !== 0 && this.#rotate && answerOctets > recordSize) {
-      this.#random ^= this.#random << 13
-      this.#random ^= this.#random >>> 17
-      this.#random ^= this.#random << 5
-      const count = (answerOctets / recordSize) | 0
-      const start = ((this.#random >>> 0) % count) * recordSize
+      const start = this.#below((answerOctets / recordSize) | 0) * recordSize
       const first = answerOctets - start
       if (used <= first) p = this.#copy(b, p, source + start, used)
       else {
@@ -239,6 +243,60 @@ export class Resolver {
     b[from + 11] = additional
     if (edns !== 0) this.#opt(b, p, dnssec)
     this.#count(site, type, 0, before + edns, total)
+    return total
+  }
+
+  /** A random number below n. */
+  #below(n: number): number {
+    this.#random ^= this.#random << 13
+    this.#random ^= this.#random >>> 17
+    this.#random ^= this.#random << 5
+    return (this.#random >>> 0) % n
+  }
+
+  /** What a cache keeps: its TTLs are those that are left, it is nobody's authority here, and whoever wants more than plain records asks elsewhere. */
+  #timed(b: Buffer, from: number, end: number, room: number, limit: number, edns: number, answer: number, type: number, site: number): number {
+    const w = this.#w
+    const octets = w[answer]! & 0xffff
+    const before = end - from
+    const total = before + octets + edns
+    if ((b[from + 3]! & 0x10) !== 0 || total > limit || from + total > room) return -1
+    const tail = answer + 4 + ((octets + 3) >> 2)
+    const left = (w[tail]! - seconds()) | 0
+    if (left <= 0) return -1
+    const source = (answer + 4) * 4
+    const recordSize = w[answer]! >>> 16
+    const turnAt = w[answer + 3]! >>> 16
+    const turning = (w[answer + 1]! & 0xffff) - turnAt
+    const p = this.#copy(b, end, source, octets)
+    if (recordSize !== 0 && this.#rotate && turning > recordSize) {
+      const first = this.#below((turning / recordSize) | 0) * recordSize
+      this.#copy(b, end + turnAt, source + turnAt + first, turning - first)
+      this.#copy(b, end + turnAt + turning - first, source + turnAt, first)
+    }
+    const ttls = w[tail + 2]!
+    for (let i = 0; i < ttls; i++) {
+      const at = end + w[tail + 3 + i]!
+      b[at] = left >>> 24
+      b[at + 1] = left >> 16
+      b[at + 2] = left >> 8
+      b[at + 3] = left
+    }
+    const rcode = w[answer + 1]! >>> 16
+    const answers = w[answer + 2]! & 0xffff
+    const authority = w[answer + 2]! >>> 16
+    const additional = (w[answer + 3]! & 0xffff) + (edns !== 0 ? 1 : 0)
+    b[from + 2] = 0x80 | (b[from + 2]! & 1)
+    b[from + 3] = 0x80 | rcode
+    b[from + 6] = answers >> 8
+    b[from + 7] = answers
+    b[from + 8] = authority >> 8
+    b[from + 9] = authority
+    b[from + 10] = additional >> 8
+    b[from + 11] = additional
+    if (edns !== 0) this.#opt(b, p, 0)
+    this.counters[Count.cached + site * 3 + (rcode !== 0 ? 2 : w[tail + 1]!)]!++
+    this.#sizes(site, type, before + edns, total)
     return total
   }
 
@@ -305,9 +363,13 @@ export class Resolver {
   }
 
   #count(site: number, type: number, rcode: number, asked: number, answered: number): void {
+    this.counters[Count.responses + site * 2 + rcode]!++
+    this.#sizes(site, type, asked, answered)
+  }
+
+  #sizes(site: number, type: number, asked: number, answered: number): void {
     const c = this.counters
     c[Count.requests + (site * Count.types + (type < 512 ? typeIndex[type]! : Count.types - 1)) * 2 + this.family]!++
-    c[Count.responses + site * 2 + rcode]!++
     c[Count.requestSizes + (asked < 1024 ? asked : 1023)]!++
     c[Count.responseSizes + (answered < 4352 ? answered : 4351)]!++
   }

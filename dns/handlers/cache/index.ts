@@ -1,6 +1,6 @@
 import { duration } from '../../../lib/options.ts'
 import { isAny, type Answer, type Handler, type Query } from '../../answer.ts'
-import { Cache, cacheDefaults, type CacheOptions, type Hit } from '../../cache.ts'
+import { aged, Cache, cacheDefaults, type CacheOptions, type Hit } from '../../cache.ts'
 import { optionsKey } from '../../forward.ts'
 import { CorefileError, zonesOf, type Line } from '../../corefile.ts'
 import { printName, within, type Name } from '../../wire/name.ts'
@@ -76,13 +76,21 @@ function build(line: Line, place: Place): CacheHandler {
 /** Milliseconds upstream gets before a stale answer is given instead (RFC 8767 5: 1.8 s). */
 const patience = 1800
 
+/** Keeps the plain answers of a cache where they are found without asking it. */
+export interface Shelf {
+  put(name: Name, type: number, answer: Answer, seconds: number): void
+  gone(name: Name, type: number): void
+}
+
 export class CacheHandler implements Handler {
   readonly name = 'cache'
   readonly manner = 'folds'
   readonly #settings: Settings
   readonly #cache: Cache
   readonly #now: () => number
-  readonly #count: { hit(kind: string): void; miss(): void; stale(): void; prefetch(): void }
+  readonly #count: { hit(kind: string, n: number): void; miss(): void; stale(): void; prefetch(): void }
+  /** Told of what is kept; not where popular answers are renewed before their time, since then each question must be seen. */
+  readonly shelves = new Set<Shelf>()
   readonly #refreshing = new Set<string>()
 
   constructor(settings: Settings, place: Place) {
@@ -97,7 +105,11 @@ export class CacheHandler implements Handler {
     const stale = metrics.counter('coredns_cache_served_stale_total', 'Questions answered after the time of the answer.')
     const prefetched = metrics.counter('coredns_cache_prefetch_total', 'Answers renewed before they expired.')
     const entries = metrics.gauge('coredns_cache_entries', 'Answers kept.')
-    this.#cache = new Cache(settings.cache, (type) => evictions.add(1, { ...labels, type }))
+    this.#cache = new Cache(
+      settings.cache,
+      (type) => evictions.add(1, { ...labels, type }),
+      (key) => this.#gone(key),
+    )
     let open = true
     place.closing(() => {
       open = false
@@ -107,9 +119,9 @@ export class CacheHandler implements Handler {
       if (open) for (const type of ['success', 'denial'] as const) entries.set(this.#cache.size(type), { ...labels, type })
     })
     this.#count = {
-      hit: (type) => {
-        hits.add(1, { ...labels, type })
-        requests.add(1, labels)
+      hit: (type, n) => {
+        hits.add(n, { ...labels, type })
+        requests.add(n, labels)
       },
       miss: () => {
         misses.add(1, labels)
@@ -120,14 +132,25 @@ export class CacheHandler implements Handler {
     }
   }
 
+  /** `n` questions were answered from a shelf. */
+  found(kind: 'success' | 'denial', n: number): void {
+    this.#count.hit(kind, n)
+  }
+
+  #gone(key: string): void {
+    const m = /^(\d+) 00(?!\+)/.exec(key)
+    if (m !== null) for (const shelf of this.shelves) shelf.gone(key.slice(m[0].length) as Name, Number(m[1]))
+  }
+
   async answer(query: Query, next: (query?: Query) => Promise<Answer>): Promise<Answer> {
     const { zones, prefetch, verify } = this.#settings
     if (isAny(query) || !zones.some((zone) => within(query.name, zone))) return next()
-    const key = `${query.type} ${query.edns?.dnssec === true ? 1 : 0}${query.checkingDisabled ? 1 : 0}${query.name}${optionsKey(query.options)}`
+    // Plain questions are `TYPE 00NAME`, and nothing else is.
+    const key = `${query.type} ${query.edns?.dnssec === true ? 1 : 0}${query.checkingDisabled ? 1 : 0}${query.options === undefined ? '' : '+'}${query.name}${optionsKey(query.options)}`
     const hit = this.#cache.get(key, this.#now())
     if (hit === undefined) return this.#ask(key, next, true)
     if (!hit.stale) {
-      this.#count.hit(hit.kind)
+      this.#count.hit(hit.kind, 1)
       if (prefetch !== undefined && hit.hits >= prefetch.amount && hit.left <= prefetch.share && this.#refresh(key, next)) this.#count.prefetch()
       return { ...hit.answer, why: `${hit.answer.why ?? ''}, from the cache` }
     }
@@ -145,7 +168,7 @@ export class CacheHandler implements Handler {
   }
 
   #stale(hit: Hit): Answer {
-    this.#count.hit(hit.kind)
+    this.#count.hit(hit.kind, 1)
     this.#count.stale()
     return { ...hit.answer, why: `${hit.answer.why ?? ''}, from the cache and past its time` }
   }
@@ -154,7 +177,9 @@ export class CacheHandler implements Handler {
     const answer = await next()
     if (answer.by !== 'forward') return answer
     if (counts) this.#count.miss()
-    this.#cache.put(key, answer, this.#now())
+    const ttl = this.#cache.put(key, answer, this.#now())
+    const m = ttl > 0 && this.#settings.prefetch === undefined ? /^(\d+) 00(?!\+)/.exec(key) : null
+    if (m !== null) for (const shelf of this.shelves) shelf.put(key.slice(m[0].length) as Name, Number(m[1]), aged(answer, 0, ttl), ttl)
     return answer
   }
 
