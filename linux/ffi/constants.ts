@@ -78,6 +78,7 @@ export const SHUT_WR = 1
 export const SHUT_RDWR = 2
 
 export const EPOLLIN = 1
+export const EPOLLPRI = 2
 export const EPOLLOUT = 4
 export const EPOLLERR = 8
 export const EPOLLHUP = 0x10

@@ -44,8 +44,8 @@ const epoll = await openEpoll()
 const drivers: Driver[] = [openNode(), ...(typeof epoll === 'string' ? [] : [epoll])]
 const tests: Record<string, (t: Test, driver: Driver) => Promise<void>> = {
   'a crew serves one port with all its workers, and the table reaches each': async (t, driver) => {
-    const heard: unknown[] = []
-    const crew = await crewOf(driver, { heard: (index, words) => void (heard[index] = words), sockets: { a: here, b: here } })
+    const heard = new Map<number, unknown>()
+    const crew = await crewOf(driver, { heard: (index, words) => void heard.set(index, words), sockets: { a: here, b: here } })
     t.not(crew.ports.a, crew.ports.b)
     const clients = Array.from({ length: 40 }, (_, i) => connect(driver, crew.ports[i % 2 === 0 ? 'a' : 'b']!))
     for (const c of clients) await c.until(() => c.bytes === 1)
@@ -53,8 +53,8 @@ const tests: Record<string, (t: Test, driver: Driver) => Promise<void>> = {
     crew.change(' and more')
     crew.send(0, 'what?')
     crew.send(1, 'what?')
-    await until(() => heard.length === 2 && heard[0] !== undefined)
-    t.same(heard, ['all and more', 'all and more'])
+    await until(() => heard.size === 2)
+    t.same([heard.get(0), heard.get(1)], ['all and more', 'all and more'])
     for (const c of clients) c.call(() => c.wire.end())
     for (const c of clients) await c.until(() => c.state === 'closed')
     t.same([...new Set(clients.map((c) => c.why))], [''])
@@ -116,7 +116,7 @@ else {
     for (const c of clients) c.call(() => c.wire.end())
     for (const c of clients) await c.until(() => c.state === 'closed')
     t.same([...new Set(clients.map((c) => c.why))], [''])
-    await until(() => crew.connections[0]! + crew.connections[1]! === 0)
+    await until(() => crew.connections.every((n) => n === 0))
     t.same(crew.connections, [0, 0])
     await crew.close()
   })

@@ -11,7 +11,7 @@ import { readSockaddr, writeSockaddr } from '../ffi/sockaddr.ts'
 import { openDatagrams } from './datagrams.ts'
 import { fdMask, Loop, tagShift, type Ready } from './loop.ts'
 import type { Share } from './share.ts'
-import { Pipes, Stream, type Streams } from './stream.ts'
+import { bothWays, keepAliveIdle, Pipes, Stream, type Streams } from './stream.ts'
 import { openTls, type Tls, type TlsCounts } from './tls.ts'
 
 const defaultHighWater = 256 * 1024
@@ -23,8 +23,6 @@ const acceptAgain = 100
 const defaultPeekTimeout = 10_000
 /** How exactly connect and peek timeouts are kept, in milliseconds. */
 const sweepEvery = 50
-/** Seconds of quiet after which the kernel asks whether the other side is still there. */
-const keepAliveIdle = 120
 
 /** The epoll driver if its self-test passes here, else why not. */
 export async function openEpoll(how: { readonly share?: Share; readonly index?: number } = {}): Promise<EpollDriver | string> {
@@ -106,9 +104,12 @@ export class EpollDriver implements Driver {
     )
     if (share !== undefined) {
       share.enter(index, this.#loop.epoll)
-      this.#loop.stranger = (fd, tag, generation) => this.#handedOver(fd, tag, generation)
+      this.#loop.stranger = (fd, tag, generation, events) => this.#handedOver(fd, tag, generation, events)
     }
     this.#streams = { loop: this.#loop, pipes: new Pipes(this.#loop), all: new Set() }
+    this.every((keepAliveIdle * 1000) / 4, () => {
+      for (const stream of this.#streams.all) stream.keepAlive()
+    })
   }
 
   get now(): number {
@@ -176,14 +177,14 @@ export class EpollDriver implements Driver {
       const generation = share.nextGeneration(fd)
       share.taken(target, fd)
       // Writable at once, so the other one hears of it also when the client waits to be spoken to.
-      if (sys.epollControl(share.epollOf(target), k.EPOLL_CTL_ADD, fd, k.EPOLLIN | k.EPOLLOUT, fd | (listener << tagShift), generation) >= 0) return
+      if (sys.epollControl(share.epollOf(target), k.EPOLL_CTL_ADD, fd, bothWays, fd | (listener << tagShift), generation) >= 0) return
       share.released(target, fd)
     }
     share.taken(index, fd)
     this.#accept(fd, peer, peerPort, accept, how, true)
   }
 
-  #handedOver(fd: number, tag: number, generation: number): void {
+  #handedOver(fd: number, tag: number, generation: number, events: number): void {
     const { sys, arena, nameAt } = this.#loop
     const listener = this.#tags.get(tag)
     const named = sys.getpeername(fd, arena, nameAt, nameAt + 28)
@@ -194,7 +195,7 @@ export class EpollDriver implements Driver {
       sys.close(fd)
       return
     }
-    this.#accept(fd, peer?.host ?? '', peer?.port ?? 0, listener.accept, listener.how, true, generation)
+    this.#accept(fd, peer?.host ?? '', peer?.port ?? 0, listener.accept, listener.how, true, { generation, events })
   }
 
   /** A listening socket for workers to share, in nobody's epoll set: each gives it to `listen` as a descriptor. */
@@ -205,22 +206,22 @@ export class EpollDriver implements Driver {
     return { fd, port: readSockaddr(arena.buffer, nameAt)?.port ?? 0, close: () => void sys.close(fd) }
   }
 
-  #accept(fd: number, peer: string, peerPort: number, accept: () => Protocol, how: ListenOptions, counted = false, generation?: number): void {
+  #accept(fd: number, peer: string, peerPort: number, accept: () => Protocol, how: ListenOptions, counted = false, handed?: { readonly generation: number; readonly events: number }): void {
     const highWater = how.highWater ?? defaultHighWater
-    const stream = new Stream(this.#streams, fd, how.peek === undefined ? accept() : waiting, peer, peerPort, highWater, generation)
+    const stream = new Stream(this.#streams, fd, how.peek === undefined ? accept() : waiting, peer, peerPort, highWater, handed?.generation)
     stream.counted = counted
     if (how.originalDestination === true) {
       const original = this.#originalDestination(fd, peer)
       if (original !== undefined) stream.local = original
     }
-    if (generation !== undefined && how.peek === undefined) stream.handed()
+    if (handed !== undefined && how.peek === undefined) stream.handed(handed.events)
     else if (how.peek === undefined) stream.accepted()
     else {
       const ms = how.peekTimeout ?? defaultPeekTimeout
       stream.deadline = this.#loop.now + ms
       this.#looking.set(stream, ms)
       this.#sweeper ??= setInterval(() => this.#sweep(), sweepEvery).unref()
-      stream.peek(how.peek, accept, generation !== undefined)
+      stream.peek(how.peek, accept, handed?.events)
     }
   }
 
@@ -282,8 +283,6 @@ export class EpollDriver implements Driver {
     const fd = r
     let doing = 'connect'
     if (r >= 0) {
-      sys.setOption(fd, k.IPPROTO_TCP, k.TCP_NODELAY, 1)
-      sys.setOption(fd, k.SOL_SOCKET, k.SO_KEEPALIVE, 1)
       if (how.transparent === true) r = at.host.includes(':') ? sys.setOption(fd, k.IPPROTO_IPV6, k.IPV6_TRANSPARENT, 1) : sys.setOption(fd, k.IPPROTO_IP, k.IP_TRANSPARENT, 1)
       if (r >= 0 && how.from !== undefined) {
         doing = `bind to ${addressText(how.from)} and connect`

@@ -18,8 +18,12 @@ const batch = 256
 export const fdMask = (1 << 20) - 1
 export const tagShift = 20
 
-/** Times we ask again in one turn before the rest of Node gets its chance. */
+/** Times we ask again in one turn before the rest of Node gets its chance, and events that make it likely that there are more by now. */
 const mostWaits = 8
+const enough = 2
+// In words of 32 bits.
+const stride = epollEvent.size >> 2
+const data = epollEvent.data >> 2
 
 /** Octets of a protocol's view: what one `recv` may bring, and the room behind it. */
 export const receiveSize = 256 * 1024
@@ -43,7 +47,10 @@ export class Loop {
   readonly #words: Int32Array
   readonly #owners: (Ready | undefined)[] = []
   readonly #watch: Watch
+  readonly #failed: (error: unknown) => void
   readonly #later: (() => void)[] = []
+  #again: Ready[] = []
+  #againSet = false
   #laterSet = false
   #generation = 1
   #inTurn = false
@@ -51,10 +58,11 @@ export class Loop {
   #active = 0
   readonly share: Share | undefined
   readonly index: number
-  /** Told of a connection that another thread accepted for us: descriptor, listener, generation. */
-  stranger: ((fd: number, tag: number, generation: number) => void) | undefined
+  /** Told of a connection that another thread accepted for us: descriptor, listener, generation, events. */
+  stranger: ((fd: number, tag: number, generation: number, events: number) => void) | undefined
 
   constructor(failed: (error: unknown) => void, share?: Share, index = 0) {
+    this.#failed = failed
     this.share = share
     this.index = index
     this.sys = syscalls()
@@ -134,7 +142,24 @@ export class Loop {
     })
   }
 
+  /** Calls `ready(0)` when others had their turn: for one that left something undone, which an edge-triggered descriptor does not tell again. */
+  again(owner: Ready): void {
+    this.#again.push(owner)
+    if (this.#inTurn || this.#againSet) return
+    this.#againSet = true
+    setImmediate(this.#onceMore)
+  }
+  readonly #onceMore = (): void => {
+    this.#againSet = false
+    try {
+      this.turn()
+    } catch (error) {
+      this.#failed(error)
+    }
+  }
+
   close(): void {
+    this.#again = []
     this.#watch.close()
     process.off('exit', this.#unwatch)
     this.share?.disown(this.index, this.epoll)
@@ -146,27 +171,38 @@ export class Loop {
     if (this.#inTurn) return
     this.#inTurn = true
     try {
+      this.#now = performance.now()
       for (let waits = 0; waits < mostWaits; waits++) {
+        if (this.#again.length > 0) {
+          const again = this.#again
+          this.#again = []
+          for (const owner of again) owner.ready(0)
+        }
         const n = this.sys.epollWait(this.epoll, this.arena, 0, batch, 0)
         if (n === -E.EINTR) continue
-        if (n <= 0) break
-        this.#now = performance.now()
-        const stride = epollEvent.size >> 2
-        const data = epollEvent.data >> 2
-        for (let i = 0; i < n; i++) {
-          const at = i * stride
-          const low = this.#words[at + data]!
-          const owner = this.#owners[low & fdMask]
-          // The descriptor may have been closed, and opened again by somebody else, since the kernel wrote this.
-          if (owner !== undefined && owner.generation === this.#words[at + data + 1]) owner.ready(this.#words[at]!)
-          else if (low >>> tagShift !== 0 && this.share?.isCurrent(low & fdMask, this.#words[at + data + 1]!) === true) this.stranger?.(low & fdMask, low >>> tagShift, this.#words[at + data + 1]!)
-        }
+        if (n > 0) this.#tell(n)
         if (this.#later.length > 0) this.#runLater()
-        if (n < batch >> 2) break
+        if (n < enough) break
       }
     } finally {
       this.#inTurn = false
       if (this.#later.length > 0) this.#runLater()
+      if (this.#again.length > 0 && !this.#againSet) {
+        this.#againSet = true
+        setImmediate(this.#onceMore)
+      }
+    }
+  }
+
+  #tell(n: number): void {
+    this.#now = performance.now()
+    const words = this.#words
+    for (let i = 0, at = 0; i < n; i++, at += stride) {
+      const low = words[at + data]!
+      const owner = this.#owners[low & fdMask]
+      // The descriptor may have been closed, and opened again by somebody else, since the kernel wrote this.
+      if (owner !== undefined && owner.generation === words[at + data + 1]) owner.ready(words[at]!)
+      else if (low >>> tagShift !== 0 && this.share?.isCurrent(low & fdMask, words[at + data + 1]!) === true) this.stranger?.(low & fdMask, low >>> tagShift, words[at + data + 1]!, words[at]!)
     }
   }
 

@@ -6,16 +6,22 @@ import {
   EPOLLHUP,
   EPOLLIN,
   EPOLLOUT,
+  EPOLLPRI,
+  EPOLLRDHUP,
   F_SETPIPE_SZ,
+  IPPROTO_TCP,
   MSG_MORE,
   MSG_PEEK,
   O_NONBLOCK,
   SHUT_WR,
   SO_ERROR,
+  SO_KEEPALIVE,
   SO_LINGER,
   SOL_SOCKET,
   SPLICE_F_MOVE,
   SPLICE_F_NONBLOCK,
+  TCP_KEEPIDLE,
+  TCP_NODELAY,
 } from '../ffi/constants.ts'
 import { E, errnoName } from '../ffi/errno.ts'
 import { Arena } from '../ffi/ffi.ts'
@@ -86,8 +92,16 @@ export interface Streams {
   readonly all: Set<Stream>
 }
 
-/** Not in the epoll set yet. */
-const outside = -2
+/** What a descriptor is asked for, once: each event is told once and remembered here, so that pausing, resuming and ending cost no call. */
+const incoming = EPOLLIN | EPOLLRDHUP | EPOLLPRI | EPOLLET
+/** With it when bytes wait to be sent; from the beginning where the first event is that one can send. */
+export const bothWays = incoming | EPOLLOUT
+/** Seconds of quiet after which the kernel asks whether the other side is still there. */
+export const keepAliveIdle = 120
+/** Reads one event may cause, before others get their turn. */
+const mostReads = 4
+/** A first write of this much goes into one segment anywhere, so Nagle's algorithm does not hold it back. */
+const oneSegment = 500
 
 const nowhere: Address = { host: '', port: 0 }
 
@@ -115,8 +129,17 @@ export class Stream implements Wire, Ready {
   #ended = false
   #finSent = false
   #eof = false
-  /** What epoll is asked for, besides errors; -1: taken out of it. */
-  #interest = EPOLLIN
+  /** What epoll is asked for. */
+  #mask: number = incoming
+  #inSet = false
+  /** There may be bytes, or an end, to be read; a short read says that it was all, unless there is an end or an urgent mark behind it. */
+  #readable = false
+  #toTheEnd = false
+  /** The kernel asks whether the other side is still there (accepted connections inherit that from their listener). */
+  #keptAlive = true
+  /** Small segments are still held back (an outgoing connection before its second write). */
+  #nagle = false
+  #sent = false
   #queue: Buffer[] | undefined
   #queued = 0
   /** The other connection of a spliced pair, and the bytes from here that are on their way to it. */
@@ -139,36 +162,41 @@ export class Stream implements Wire, Ready {
 
   /** Takes its place in the loop: an accepted connection. */
   accepted(): void {
-    // Told first: a protocol that pauses at once, as forwarders do, then costs no change of interest.
-    this.#interest = outside
     this.protocol.opened(this)
-    if (this.#dead) return
-    this.#interest = (this.#paused ? 0 : EPOLLIN) | (this.#queued > 0 ? EPOLLOUT : 0)
-    const r = this.#loop.add(this.fd, this, this.#interest)
-    if (r < 0) this.die(`${errnoName(r)}: epoll_ctl`)
+    if (!this.#dead) this.#enter()
   }
 
   /** A connection that another thread accepted and put into our set. */
-  handed(): void {
-    this.#loop.adopt(this.fd, this)
-    this.#interest = outside
+  handed(events: number): void {
+    this.#adopted()
     this.protocol.opened(this)
-    if (this.#dead) return
-    this.#interest = (this.#paused ? 0 : EPOLLIN) | (this.#queued > 0 ? EPOLLOUT : 0)
-    this.#loop.change(this.fd, this, this.#interest)
+    if (!this.#dead) this.ready(events)
   }
 
   /** A connection under way; `deadline` says until when. */
   connecting(deadline: number): void {
     this.#connecting = true
+    this.#nagle = true
+    this.#keptAlive = false
     this.deadline = deadline
-    this.#interest = EPOLLOUT
-    const r = this.#loop.add(this.fd, this, EPOLLOUT)
+    this.#mask = bothWays
+    this.#enter()
+  }
+
+  #enter(): void {
+    this.#inSet = true
+    const r = this.#loop.add(this.fd, this, this.#mask)
     if (r < 0) this.die(`${errnoName(r)}: epoll_ctl`)
   }
 
+  #adopted(): void {
+    this.#inSet = true
+    this.#mask = bothWays
+    this.#loop.adopt(this.fd, this)
+  }
+
   /** Looks at the first bytes without taking them, until `look` says what to do. */
-  peek(look: NonNullable<ListenOptions['peek']>, accept: () => Protocol, handed: boolean): void {
+  peek(look: NonNullable<ListenOptions['peek']>, accept: () => Protocol, handed: number | undefined): void {
     this.#peek = () => {
       const { sys, arena, receivedAt, received } = this.#loop
       const n = sys.recv(this.fd, arena, receivedAt, receivedAt + receiveSize, MSG_PEEK)
@@ -181,19 +209,13 @@ export class Stream implements Wire, Ready {
       this.#peek = undefined
       this.deadline = 0
       if (said === 'detached') return
-      this.#interest = EPOLLIN
-      this.#loop.change(this.fd, this, EPOLLIN)
       this.protocol = accept()
       this.protocol.opened(this)
+      if (!this.#dead) this.ready(EPOLLIN)
     }
-    // Edge-triggered: the same bytes are told once, more of them again.
-    this.#interest = EPOLLIN | EPOLLET
-    if (handed) {
-      this.#loop.adopt(this.fd, this)
-      return this.#loop.change(this.fd, this, this.#interest)
-    }
-    const r = this.#loop.add(this.fd, this, this.#interest)
-    if (r < 0) this.die(`${errnoName(r)}: epoll_ctl`)
+    if (handed === undefined) return this.#enter()
+    this.#adopted()
+    this.ready(handed)
   }
 
   get alive(): boolean {
@@ -221,15 +243,38 @@ export class Stream implements Wire, Ready {
     if (at === to) return true
     ;(this.#queue ??= []).push(Buffer.from(b.subarray(at, to)))
     this.#queued += to - at
-    if (!this.#connecting) this.#ask(this.#interest | EPOLLOUT)
+    this.#wantsOut()
     if (this.#queued <= this.#highWater) return true
     this.#full = true
     return false
   }
 
+  /** To be told when one can send again. */
+  #wantsOut(): void {
+    if ((this.#mask & EPOLLOUT) !== 0) return
+    this.#mask = bothWays
+    if (this.#inSet) this.#loop.change(this.fd, this, bothWays)
+  }
+
+  /** Called now and then: only connections that live long are asked about, the short ones are spared the call. */
+  keepAlive(): void {
+    if (this.#keptAlive || this.#connecting) return
+    this.#keptAlive = true
+    this.#loop.sys.setOption(this.fd, SOL_SOCKET, SO_KEEPALIVE, 1)
+    this.#loop.sys.setOption(this.fd, IPPROTO_TCP, TCP_KEEPIDLE, keepAliveIdle)
+  }
+
+  /** From the second write on, small segments go out at once; connections with one write are spared the call. */
+  #noDelay(): void {
+    this.#nagle = false
+    this.#loop.sys.setOption(this.fd, IPPROTO_TCP, TCP_NODELAY, 1)
+  }
+
   /** Sends what the kernel takes of b[from, to); gives how far it came. */
   #send(b: Buffer, from: number, to: number, more: boolean): number {
     const { sys, copyAt } = this.#loop
+    if (this.#nagle && (this.#sent || to - from > oneSegment)) this.#noDelay()
+    this.#sent = true
     let arena = this.#loop.arena
     // Bytes in an arena are sent from where they lie, others from a copy.
     let inArena = b.buffer === arena.buffer.buffer
@@ -265,7 +310,12 @@ export class Stream implements Wire, Ready {
   resume(): void {
     if (!this.#paused) return
     this.#paused = false
-    if (!this.#dead && !this.#eof && !this.#connecting && (this.#interest === -1 || (this.#interest & EPOLLIN) === 0)) this.#ask((this.#interest === -1 ? 0 : this.#interest) | EPOLLIN)
+    this.#goOn()
+  }
+
+  /** Takes up reading where it was left, when nobody's call is under way. */
+  #goOn(): void {
+    if (this.#readable && !this.#dead && !this.#eof && !this.#connecting) this.#loop.again(this)
   }
 
   end(): void {
@@ -339,28 +389,47 @@ export class Stream implements Wire, Ready {
   }
 
   ready(events: number): void {
-    if (this.#connecting) return this.#connected()
+    if (this.#dead) return
+    if (this.#connecting && !this.#connected(events)) return
+    if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) !== 0) {
+      this.#readable = true
+      if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI)) !== 0) this.#toTheEnd = true
+    }
     if (this.#peek !== undefined) return this.#peek()
     if ((events & EPOLLOUT) !== 0) this.#writable()
     if (this.#dead) return
-    if ((events & EPOLLIN) !== 0 && !this.#paused && !this.#eof) return this.#joined === undefined ? this.#read() : this.#forward()
-    if ((events & EPOLLERR) !== 0) return this.die(this.#error('read from'))
-    // Errors and hang-ups are reported whatever one asks for: out of the set until somebody wants to read.
-    if ((events & EPOLLHUP) !== 0) {
-      if (this.#paused) this.#ask(-1)
-      else if (!this.#eof) return this.#joined === undefined ? this.#read() : this.#forward()
-      else if (!this.#finSent) return this.die('EPIPE: the connection is gone')
-      return
-    }
-    if ((events & EPOLLIN) !== 0 && (this.#paused || this.#eof)) this.#ask(this.#interest & ~EPOLLIN)
+    if (this.#readable && !this.#paused && !this.#eof) return this.#joined === undefined ? this.#read() : this.#forward()
+    if ((events & EPOLLERR) !== 0) this.die(this.#error('read from'))
+    else if ((events & EPOLLHUP) !== 0 && this.#eof && !this.#finSent) this.die('EPIPE: the connection is gone')
   }
 
   #read(): void {
-    const { sys, arena, receivedAt, received } = this.#loop
-    const n = sys.recv(this.fd, arena, receivedAt, receivedAt + receiveSize, 0)
-    if (n > 0) return this.protocol.data(received, 0, n)
-    if (n === 0) return this.#sawEof()
-    if (n !== -E.EAGAIN && n !== -E.EINTR) this.die(`${errnoName(n)}: read from ${addressText({ host: this.peer, port: this.peerPort })}`)
+    const { arena, receivedAt, received } = this.#loop
+    for (let reads = 0; reads < mostReads; reads++) {
+      const n = this.#received(this.#loop.sys.recv(this.fd, arena, receivedAt, receivedAt + receiveSize, 0))
+      if (n === 0) return
+      this.protocol.data(received, 0, n)
+      if (!this.#readable || this.#dead || this.#paused) return
+      if (this.#joined !== undefined) break
+    }
+    this.#loop.again(this)
+  }
+
+  /** What a read brought; 0 when there is nothing to do with it. */
+  #received(n: number): number {
+    if (n > 0) {
+      if (n < receiveSize && !this.#toTheEnd) this.#readable = false
+      return n
+    }
+    if (n === -E.EINTR) {
+      this.#loop.again(this)
+      return 0
+    }
+    this.#readable = false
+    this.#toTheEnd = false
+    if (n === 0) this.#sawEof()
+    else if (n !== -E.EAGAIN) this.die(`${errnoName(n)}: read from ${addressText({ host: this.peer, port: this.peerPort })}`)
+    return 0
   }
 
   #sawEof(): void {
@@ -368,18 +437,21 @@ export class Stream implements Wire, Ready {
     if (this.#joined === undefined) this.protocol.eof()
     else if (this.#inPipe === 0) this.#joined.end()
     this.#finish()
-    // Asking for no more is left to the next event: on a short connection there is none.
   }
 
-  #connected(): void {
-    const { sys } = this.#loop
-    const errno = sys.getOption(this.fd, SOL_SOCKET, SO_ERROR)
-    if (errno !== 0) return this.die(`${errnoName(errno)}: connect ${addressText({ host: this.peer, port: this.peerPort })}`)
+  /** The first event of an attempt: true when it succeeded. */
+  #connected(events: number): boolean {
+    if ((events & (EPOLLERR | EPOLLHUP)) !== 0) {
+      const errno = this.#loop.sys.getOption(this.fd, SOL_SOCKET, SO_ERROR)
+      if (errno !== 0) {
+        this.die(`${errnoName(errno)}: connect ${addressText({ host: this.peer, port: this.peerPort })}`)
+        return false
+      }
+    } else if ((events & EPOLLOUT) === 0) return false
     this.#connecting = false
     this.deadline = 0
-    this.#ask((this.#paused ? 0 : EPOLLIN) | (this.#queued > 0 ? EPOLLOUT : 0))
     this.protocol.opened(this)
-    if (!this.#dead) this.#writable()
+    return !this.#dead
   }
 
   /** Ends an attempt whose time is over. */
@@ -411,11 +483,14 @@ export class Stream implements Wire, Ready {
     }
     if (this.#queued > 0) return
     this.#queue = undefined
-    // What the other connection of a pair has in its pipe comes next.
-    if (this.#joined !== undefined && !this.#joined.#pushed()) return
-    if (this.#dead) return
-    this.#ask(this.#interest & ~EPOLLOUT)
-    this.#finish()
+    const joined = this.#joined
+    if (joined !== undefined) {
+      // What the other connection of a pair has in its pipe comes next.
+      if (!joined.#push()) return
+      if (joined.#eof) this.end()
+      else joined.#goOn()
+    }
+    if (!this.#dead) this.#finish()
   }
 
   #error(doing: string): string {
@@ -423,74 +498,58 @@ export class Stream implements Wire, Ready {
     return `${errno === 0 ? 'ECONNRESET' : errnoName(errno)}: ${doing} ${addressText({ host: this.peer, port: this.peerPort })}`
   }
 
-  #ask(events: number): void {
-    if (events === this.#interest || this.#interest === outside) return
-    const before = this.#interest
-    this.#interest = events
-    if (events === -1) this.#loop.out(this.fd)
-    else if (before === -1) this.#loop.back(this.fd, this, events)
-    else this.#loop.change(this.fd, this, events)
-  }
-
   /** From now on what comes goes to `other`, without the protocol. */
   joinTo(other: Stream): void {
     this.#joined = other
-    if (!this.#eof) this.#resumeForward()
+    this.#paused = false
+    this.#goOn()
   }
 
-  /** Reads here and writes there: by copying at first, through a pipe when there is much of it. */
+  /** Reads here and writes there: by copying at first, through a pipe when there is much of it. Stops while the other side takes no more; it goes on from its `#writable`. */
   #forward(): void {
     const { sys, arena, receivedAt, received } = this.#loop
     const other = this.#joined!
     for (let moves = 0; moves < mostMoves; moves++) {
-      if (other.#dead) return
-      if (other.#queued > 0 || this.#inPipe > 0) return this.#holdForward()
+      if (this.#dead || other.#dead || other.#queued > 0 || this.#inPipe > 0 || other.#connecting) return
       if (this.#bulk) this.#pipe ??= this.#s.pipes.take()
       if (this.#bulk && this.#pipe !== undefined) {
         const n = sys.splice(this.fd, this.#pipe.w, pipeMove, SPLICE_F_MOVE | SPLICE_F_NONBLOCK)
         if (n <= 0) {
           this.#dropPipe()
-          if (n === 0) return this.#sawEof()
-          if (n !== -E.EAGAIN && n !== -E.EINTR) this.die(`${errnoName(n)}: read from ${addressText({ host: this.peer, port: this.peerPort })}`)
+          this.#received(n)
           return
         }
         this.#inPipe = n
-        if (!this.#pushed()) return this.#holdForward()
-        if (n < bulk) {
-          this.#bulk = false
-          return
-        }
+        // Less than there was room for proves nothing: the loop ends at a read that finds nothing.
+        if (n < bulk) this.#bulk = false
+        if (!this.#push()) return
       } else {
-        const n = sys.recv(this.fd, arena, receivedAt, receivedAt + receiveSize, 0)
-        if (n === 0) return this.#sawEof()
-        if (n < 0) {
-          if (n !== -E.EAGAIN && n !== -E.EINTR) this.die(`${errnoName(n)}: read from ${addressText({ host: this.peer, port: this.peerPort })}`)
-          return
-        }
+        const n = this.#received(sys.recv(this.fd, arena, receivedAt, receivedAt + receiveSize, 0))
+        if (n === 0) return
+        this.#bulk = n >= bulk
         other.write(received, 0, n)
-        if (n < bulk) return
-        this.#bulk = true
+        if (!this.#readable) return
       }
     }
+    this.#loop.again(this)
   }
 
   /** Moves what is in the pipe on to the other side; true when nothing is left. */
-  #pushed(): boolean {
+  #push(): boolean {
     const other = this.#joined!
     while (this.#inPipe > 0) {
       if (other.#dead) return false
+      if (other.#nagle) other.#noDelay()
       const n = this.#loop.sys.splice(this.#pipe!.r, other.fd, this.#inPipe, SPLICE_F_MOVE | SPLICE_F_NONBLOCK)
       if (n === -E.EINTR) continue
       if (n <= 0) {
         if (n !== -E.EAGAIN) other.die(`${errnoName(n)}: send to ${addressText({ host: other.peer, port: other.peerPort })}`)
-        else other.#ask((other.#interest === -1 ? 0 : other.#interest) | EPOLLOUT)
+        else other.#wantsOut()
         return false
       }
       this.#inPipe -= n
     }
     this.#dropPipe()
-    if (this.#eof) other.end()
-    else if (!this.#dead) this.#resumeForward()
     return true
   }
 
@@ -498,17 +557,5 @@ export class Stream implements Wire, Ready {
     if (this.#pipe === undefined || this.#inPipe > 0) return
     this.#s.pipes.give(this.#pipe, true)
     this.#pipe = undefined
-  }
-
-  #holdForward(): void {
-    this.#paused = true
-    if (!this.#dead) this.#ask(this.#interest === -1 ? -1 : this.#interest & ~EPOLLIN)
-    const other = this.#joined!
-    if (!other.#dead) other.#ask((other.#interest === -1 ? 0 : other.#interest) | EPOLLOUT)
-  }
-
-  #resumeForward(): void {
-    this.#paused = true
-    this.resume()
   }
 }
