@@ -12,6 +12,8 @@ export interface Backend {
   apply(desired: ServiceTable, signal: AbortSignal): Promise<{ readonly refused: readonly Refused[] }>
   /** What is not as last applied, in words; nothing if all is well. */
   check(): Promise<readonly string[]>
+  /** How many rules there are, by table of iptables; for metrics. */
+  rules?(): Readonly<Record<string, number>>
   /** Lets go of listeners and timers; leaves the kernel's rules forwarding. */
   close(): Promise<void>
   /** Removes everything this backend ever made, also what an earlier process left. */

@@ -1,6 +1,6 @@
 import { test } from 'tap'
 import { parse } from '../lib/options.ts'
-import { parseConfig } from './config.ts'
+import { configurationText, parseConfig } from './config.ts'
 import { withoutKubeProxy } from './iptables/kubeproxy.ts'
 import { flags, proxyOptions } from './options.ts'
 import { switches } from './sysctls.ts'
@@ -129,4 +129,47 @@ test('kube-proxy’s rules go, the kubelet’s and others stay', async (t) => {
     '*nat\n:KUBE-SERVICES - [0:0]\n:KUBE-SVC-X - [0:0]\n-D PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES\n-X KUBE-SERVICES\n-X KUBE-SVC-X\nCOMMIT\n',
   )
   t.equal(withoutKubeProxy('*nat\nCOMMIT\n'), '')
+})
+
+test('what is written as a file says the same when it is read', async (t) => {
+  const given = [
+    '--node',
+    'n1',
+    '--mode',
+    'ipvs',
+    '--cluster-cidr',
+    '10.244.0.0/16,fd00::/48',
+    '--ipvs-scheduler',
+    'wlc',
+    '--ipvs-strict-arp',
+    '--sync-period',
+    '45s',
+    '--min-sync-period',
+    '250ms',
+    '--nodeport-addresses',
+    '192.168.0.0/16',
+    '--conntrack-tcp-timeout-established',
+    '3h',
+    '--masquerade-bit',
+    '9',
+  ]
+  const values = parse(flags, given).values
+  const text = configurationText(values, 'host')
+  t.match(text, /^mode: ipvs$/m)
+  t.match(text, /tcpEstablishedTimeout: 3h0m0s/)
+  const { flags: list, warnings } = parseConfig(text, 'written.conf')
+  t.same(warnings, [])
+  const again = proxyOptions(
+    parse(
+      flags,
+      list.map(([n, v]) => `--${n}=${v}`),
+    ).values,
+    'host',
+  )
+  const before = proxyOptions(values, 'host')
+  t.same({ ...again, status: 0 }, { ...before, status: 0 })
+  t.same(
+    again.status.map((s) => s.port),
+    [10_256, 10_249],
+  )
 })

@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises'
-import { parseDocument } from 'yaml'
-import { UsageError } from '../lib/options.ts'
+import { parseDocument, stringify } from 'yaml'
+import { UsageError, type Values } from '../lib/options.ts'
+import { flags as proxyFlags, proxyOptions } from './options.ts'
 
 /** What a configuration file says, as flags, and what is to be told about it. */
 export interface FileFlags {
@@ -116,3 +117,43 @@ function flagText(v: unknown, field: string, path: string): string {
 }
 
 const isObject = (v: unknown): v is Readonly<Record<string, unknown>> => typeof v === 'object' && v !== null && !Array.isArray(v)
+
+/** What the flags say, as a KubeProxyConfiguration: what `/configz` shows and `--write-config-to` writes. */
+export function configuration(values: Values<typeof proxyFlags>, hostname: string): Readonly<Record<string, unknown>> {
+  const out: Record<string, unknown> = { apiVersion: 'kubeproxy.config.k8s.io/v1alpha1', kind: 'KubeProxyConfiguration' }
+  const options = proxyOptions(values, hostname)
+  const at = (i: number): string => `${options.status[i]?.host === '' ? '0.0.0.0' : (options.status[i]?.host ?? '')}:${options.status[i]?.port ?? ''}`
+  const special: Readonly<Record<string, unknown>> = {
+    hostnameOverride: options.node,
+    mode: options.mode,
+    healthzBindAddress: at(0),
+    metricsBindAddress: options.status[1] === undefined ? '' : at(1),
+    clusterCIDR: values['cluster-cidr'].join(','),
+    detectLocalMode: values['detect-local-mode'],
+    'iptables.masqueradeBit': options.compile.masqueradeBit,
+    'nftables.masqueradeBit': options.compile.masqueradeBit,
+    'iptables.localhostNodePorts': options.localhostNodePorts,
+  }
+  for (const part of ['iptables', 'ipvs', 'nftables']) Object.assign(special, { [`${part}.syncPeriod`]: goDuration(options.sync), [`${part}.minSyncPeriod`]: goDuration(options.minSync) })
+  for (const [field, flag] of Object.entries(fields)) {
+    if (flag === '') continue
+    const spec = proxyFlags[flag as keyof typeof proxyFlags]
+    const given: unknown = Object.hasOwn(special, field) ? special[field] : values[flag as keyof typeof values]
+    const value = spec.type === 'duration' && typeof given === 'number' ? goDuration(given) : given
+    const [top, inner] = field.split('.') as [string, string | undefined]
+    if (inner === undefined) out[top] = value ?? (spec.type === 'string' ? '' : null)
+    else out[top] = { ...(out[top] as object | undefined), [inner]: value ?? (spec.type === 'string' ? '' : null) }
+  }
+  return out
+}
+
+/** The same as the text of a file. */
+export const configurationText = (values: Values<typeof proxyFlags>, hostname: string): string => stringify(configuration(values, hostname))
+
+/** Milliseconds as Go writes a duration: `24h0m0s`, `1m0s`, `200ms`. */
+function goDuration(ms: number): string {
+  if (ms === 0) return '0s'
+  if (ms < 1000) return `${ms}ms`
+  const [h, m, s] = [Math.floor(ms / 3_600_000), Math.floor(ms / 60_000) % 60, (ms % 60_000) / 1000]
+  return `${h > 0 ? `${h}h` : ''}${h > 0 || m > 0 ? `${m}m` : ''}${s}s`
+}

@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs'
 import { test } from 'tap'
 import { node, pod, service, slice } from '../kube/testing/builders.ts'
 import type { Cidr } from '../lib/ip.ts'
@@ -102,4 +103,17 @@ test('what it says is what the flows say', async (t) => {
       else t.equal({ reject: 'rejected', drop: 'dropped' }[said as string] ?? said, expected, flow.name)
     }
   }
+})
+
+test('the fields of -o json are those that docs/proxy.md names', async (t) => {
+  const fields = (v: unknown, path = ''): string[] =>
+    Array.isArray(v)
+      ? v.flatMap((x) => fields(x, `${path}[]`))
+      : typeof v === 'object' && v !== null
+        ? [...(path === '' ? [] : [path]), ...Object.entries(v).flatMap(([k, x]) => fields(x, path === '' ? k : `${path}.${k}`))]
+        : [path]
+  const page = readFileSync(new URL('../docs/proxy.md', import.meta.url), 'utf8')
+  const table = page.slice(page.indexOf('| field | is |'), page.indexOf('## Running it'))
+  const e = await explain(question('pod/demo/client', 'service/demo/web:http'))
+  for (const field of new Set(fields(JSON.parse(JSON.stringify(e))))) for (const name of field.replaceAll('[]', '').split('.')) t.match(table, new RegExp(`\\b${name}\\b`), field)
 })

@@ -1,3 +1,4 @@
+import type { IpFamily } from '../lib/ip.ts'
 import { explainError } from '../lib/log.ts'
 import { listenStatus, type StatusAnswer, type StatusHandler, type StatusServer } from '../lib/status.ts'
 import type { HealthCheck } from './compile.ts'
@@ -9,6 +10,8 @@ export class Health {
   #lastUpdated = 0
   #queued: number | undefined
   #eligible = true
+  /** Families that rules are written for; one write is for all of them. */
+  families: readonly IpFamily[] = [4]
 
   /** `timeout`: how long a change may wait to be written, in milliseconds. */
   constructor(timeout: number, now: () => number = Date.now) {
@@ -43,7 +46,9 @@ export class Health {
       const code = healthy ? 200 : 503
       counted(code)
       const at = (ms: number): string => (ms === 0 ? '0001-01-01 00:00:00 +0000 UTC' : goTime(ms))
-      const body = { lastUpdated: at(this.#lastUpdated), currentTime: at(this.#now()), ...(what === 'healthz' ? { nodeEligible: this.#eligible } : {}), healthy }
+      const lastUpdated = at(this.#lastUpdated)
+      const status = Object.fromEntries(this.families.map((f) => [`IPv${f}`, { lastUpdated, healthy: this.healthy }]))
+      const body = { lastUpdated, currentTime: at(this.#now()), ...(what === 'healthz' ? { nodeEligible: this.#eligible } : {}), healthy, status }
       return { code, body: JSON.stringify(body), type: 'application/json', headers: { 'x-content-type-options': 'nosniff' } }
     }
   }
@@ -58,7 +63,9 @@ function goTime(ms: number): string {
 export class HealthChecks {
   readonly #healthy: () => boolean
   readonly #failed: (check: HealthCheck, reason: string) => void
-  readonly #open = new Map<number, { check: HealthCheck; server: StatusServer }>()
+  readonly #open = new Map<number, { check: HealthCheck; readonly servers: readonly StatusServer[] }>()
+  /** Addresses they listen on; the empty one is all. */
+  #hosts: readonly string[] = ['']
   /** Ports that could not be opened, so that each is complained about once. */
   readonly #shut = new Map<number, string>()
 
@@ -67,13 +74,16 @@ export class HealthChecks {
     this.#failed = failed
   }
 
-  /** Listens for exactly these. */
-  async set(checks: ReadonlyMap<string, HealthCheck>): Promise<void> {
+  /** Listens for exactly these, where NodePorts answer. */
+  async set(checks: ReadonlyMap<string, HealthCheck>, nodePortAddresses: 'all' | readonly string[] = 'all'): Promise<void> {
+    const hosts = nodePortAddresses === 'all' ? [''] : nodePortAddresses
+    const moved = hosts.join() !== this.#hosts.join()
+    this.#hosts = hosts
     const want = new Map([...checks.values()].map((c) => [c.port, c]))
-    for (const [port, { server }] of this.#open) {
-      if (want.has(port)) continue
+    for (const [port, { servers }] of this.#open) {
+      if (want.has(port) && !moved) continue
       this.#open.delete(port)
-      await server.close()
+      for (const server of servers) await server.close()
     }
     for (const port of this.#shut.keys()) if (!want.has(port)) this.#shut.delete(port)
     for (const [port, check] of want) {
@@ -82,13 +92,16 @@ export class HealthChecks {
         open.check = check
         continue
       }
+      const servers: StatusServer[] = []
       try {
         const paths: Record<string, StatusHandler> = {}
         const answer: StatusHandler = () => this.#answer(port)
         for (const path of ['*', '/healthz', '/livez', '/readyz']) paths[path] = answer
-        this.#open.set(port, { check, server: await listenStatus({ host: '', port }, { paths }, 'another healthCheckNodePort') })
+        for (const host of hosts) servers.push(await listenStatus({ host, port }, { paths }, 'another healthCheckNodePort'))
+        this.#open.set(port, { check, servers })
         this.#shut.delete(port)
       } catch (error) {
+        for (const server of servers) await server.close()
         const reason = explainError(error)
         if (this.#shut.get(port) !== reason) this.#failed(check, reason)
         this.#shut.set(port, reason)

@@ -1,3 +1,4 @@
+import { writeFile } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
@@ -11,10 +12,10 @@ import type { Kernel } from '../linux/kernel.ts'
 import { openNetlink } from '../linux/netlink/socket.ts'
 import { realKernel } from '../linux/real.ts'
 import { modeNamed, modes, others, type BackendTools } from './backends.ts'
-import { readConfig } from './config.ts'
+import { configuration, configurationText, readConfig } from './config.ts'
 import { removeKubeProxy } from './iptables/kubeproxy.ts'
 import { NodeProxy } from './nodeproxy.ts'
-import { flags, proxyOptions, type ProxyOptions } from './options.ts'
+import { flags, idleFlags, proxyOptions, type ProxyOptions } from './options.ts'
 import { setSwitches } from './sysctls.ts'
 
 /** `switchyard proxy`. */
@@ -26,13 +27,21 @@ export const command = build({
   run: async (given, { signal }) => {
     const log = createLog()
     const values = await withFile(given, log)
+    const idle = [...given.given].filter((name) => idleFlags.has(name))
+    if (idle.length > 0) log.warn('flags of kube-proxy that mean nothing here', { flags: idle.map((name) => `--${name}`) })
+    const target = values['write-config-to']
+    if (target !== undefined) {
+      await writeFile(target, configurationText(values, hostname().toLowerCase()))
+      log.info('configuration written', { file: target })
+      return 0
+    }
     const options = proxyOptions(values, hostname().toLowerCase())
     const kernel = realKernel({ iptables: options.iptablesVariant, openNetlink })
     const otherIptables = async (): Promise<Kernel> => realKernel({ iptables: (await kernel.iptables(4).variant()) === 'legacy' ? 'nf_tables' : 'legacy' })
     const tools: BackendTools = { kernel, log, options, otherIptables }
     if (values.cleanup) return cleanup(tools, values['cleanup-kube-proxy'])
     if (values['init-only']) return setSwitches(options, kernel, log)
-    await run(options, tools, values['cleanup-kube-proxy'], signal)
+    await run(options, tools, { replaces: values['cleanup-kube-proxy'], configuration: configuration(values, hostname().toLowerCase()) }, signal)
     return 0
   },
 })
@@ -90,7 +99,12 @@ async function cleanup(tools: BackendTools, kubeProxy: boolean): Promise<number>
   return status
 }
 
-async function run(options: ProxyOptions, tools: BackendTools, replaces: boolean, signal: AbortSignal): Promise<void> {
+async function run(
+  options: ProxyOptions,
+  tools: BackendTools,
+  { replaces, configuration: config }: { readonly replaces: boolean; readonly configuration: unknown },
+  signal: AbortSignal,
+): Promise<void> {
   const { log, kernel } = tools
   const closers = new Closers()
   try {
@@ -112,7 +126,15 @@ async function run(options: ProxyOptions, tools: BackendTools, replaces: boolean
     const ready = (): string | undefined => (proxy.health.healthy ? undefined : 'no rules were written yet, or not in time')
     for (const at of [health, metrics, ...options.status.slice(2)]) {
       if (at === undefined) continue
-      const server = await listenStatus(at, { metrics: proxy.measures.metrics, ready, paths: { ...paths, '/proxyMode': () => ({ code: 200, body: options.mode }) } })
+      const server = await listenStatus(at, {
+        metrics: proxy.measures.metrics,
+        ready,
+        paths: {
+          ...paths,
+          '/proxyMode': () => ({ code: 200, body: options.mode }),
+          '/configz': () => ({ code: 200, body: JSON.stringify({ 'kubeproxy.config.k8s.io': config }), type: 'application/json' }),
+        },
+      })
       closers.add('the status listener', () => server.close())
     }
     await proxy.run(signal, () => {

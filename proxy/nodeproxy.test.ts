@@ -123,6 +123,10 @@ test('health follows the Node and the writes', async (t) => {
   r.api.put(node('n1', { ip: '192.168.56.11', spec: { taints: [{ key: 'ToBeDeletedByClusterAutoscaler', effect: 'NoSchedule' }] } }))
   await r.until(() => ask('healthz') === 503, 'not eligible: no new connections please')
   t.equal(ask('livez'), 200, 'but alive')
+  const body = JSON.parse((r.proxy.health.handler('healthz', () => {})({} as never) as { body: string }).body) as object
+  t.match(body, { nodeEligible: false, healthy: false, status: { IPv4: { healthy: true, lastUpdated: /^\d{4}-/ } } })
+  t.notOk('IPv6' in (body as { status: object }).status, 'nothing is written for IPv6')
+  t.match(r.proxy.measures.metrics.print(), /kubeproxy_sync_proxy_rules_iptables_total\{table="nat"\} [1-9]/)
 })
 
 test('healthCheckNodePort answers as kube-proxy does', async (t) => {

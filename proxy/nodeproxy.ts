@@ -4,6 +4,7 @@ import { recorder, type Recorder } from '../kube/events.ts'
 import { Mirror } from '../kube/mirror.ts'
 import type { EndpointSlice, KubeObject, Node, Service } from '../kube/objects.ts'
 import { endpointslices, nodes, resource, services } from '../kube/resources.ts'
+import { familyOf, type IpFamily } from '../lib/ip.ts'
 import { aborted } from '../lib/lifecycle.ts'
 import { explainError, type Log } from '../lib/log.ts'
 import { reconcile } from '../lib/reconcile.ts'
@@ -47,7 +48,7 @@ export class NodeProxy {
     this.#client = client
     this.#compiler = new Compiler({ ...options.compile, localAddresses: ownAddresses() })
     this.health = new Health(Math.max(2 * options.sync, 60_000))
-    this.measures = measures()
+    this.measures = measures(options.mode)
     this.#checks = new HealthChecks(
       () => this.health.healthy,
       (check, reason) => this.#complain(`Service ${check.namespace}/${check.name}`, 'FailedToStartServiceHealthcheck', reason),
@@ -161,9 +162,13 @@ export class NodeProxy {
   }
 
   readonly #started = Date.now()
+  /** The next write is of everything. */
+  #whole = true
 
   async #sync(signal: AbortSignal): Promise<void> {
-    const { measures: m } = this
+    const { measures: m, health } = this
+    const whole = this.#whole
+    this.#whole = false
     const began = performance.now()
     const wall = Date.now()
     const triggers = this.#triggers
@@ -177,17 +182,23 @@ export class NodeProxy {
       this.#tell([...compiled.refused, ...refused, ...onLoopback])
       // After the rules: a datagram in between would be tracked towards the dead endpoint again.
       await this.#forgetStale(this.#applied, compiled)
-      if (compiled.healthChecks !== this.#applied?.healthChecks) await this.#checks.set(compiled.healthChecks)
+      const { nodePortAddresses } = compiled.table.node
+      if (compiled.healthChecks !== this.#applied?.healthChecks || nodePortAddresses !== this.#applied?.table.node.nodePortAddresses) await this.#checks.set(compiled.healthChecks, nodePortAddresses)
+      health.families = familiesOf(compiled.table)
       this.#applied = compiled
       m.fronts.set(compiled.table.fronts.size)
       for (const [policy, ports] of withoutLocalEndpoints(compiled.table)) m.noLocalEndpoints.set(ports.size, { traffic_policy: policy })
       m.refused.set(compiled.refused.length + refused.length)
     } catch (error) {
       this.#triggers.push(...triggers)
+      this.#whole = true
       throw error
     }
     this.health.updated(wall)
-    m.syncDuration.observe((performance.now() - began) / 1000)
+    const seconds = (performance.now() - began) / 1000
+    m.syncDuration.observe(seconds)
+    ;(whole ? m.fullSync : m.partialSync).observe(seconds)
+    for (const [table, rules] of Object.entries(this.#backend.rules?.() ?? {})) m.iptablesRules.set(rules, { table })
     m.lastSync.set(Date.now() / 1000)
     for (const t of triggers) m.programming.observe((Date.now() - t) / 1000)
   }
@@ -203,7 +214,9 @@ export class NodeProxy {
     if (this.#options.mode === 'userspace') return
     try {
       const own = new Set(ownAddresses())
+      const began = performance.now()
       const deleted = await deleteStale(this.#tools.kernel, before?.table, now.table, (address) => own.has(address))
+      this.measures.conntrackDuration.observe((performance.now() - began) / 1000)
       if (deleted > 0) this.measures.conntrackDeleted.add(deleted)
     } catch (error) {
       this.#log.warn('could not delete tracked connections of endpoints that are gone', { error: explainError(error) })
@@ -233,6 +246,7 @@ export class NodeProxy {
     try {
       this.#compiler.localAddresses(ownAddresses())
       const wrong = await this.#backend.check()
+      this.#whole ||= wrong.length > 0
       if (wrong.length > 0) this.#log.warn('the rules are not as written; writing them again', { wrong: wrong.slice(0, 5), count: wrong.length })
       ring()
     } catch (error) {
@@ -248,6 +262,7 @@ export class NodeProxy {
         await backend.cleanup()
         await backend.close()
       } catch (error) {
+        this.measures.cleanupFailures?.add()
         this.#log.warn('could not remove what another mode left', { mode: other.name, error: explainError(error) })
       }
     }
@@ -262,6 +277,12 @@ function withoutLocalEndpoints({ fronts }: ServiceTable): ReadonlyMap<'internal'
     ['internal', out.internal],
     ['external', out.external],
   ])
+}
+
+/** The families a table has anything in. */
+function familiesOf({ fronts, node }: ServiceTable): readonly IpFamily[] {
+  const six = node.serviceCidrs.some((c) => familyOf(c) === 6) || [...fronts.values()].some((f) => f.family === 6)
+  return six ? [4, 6] : [4]
 }
 
 function ownAddresses(): readonly string[] {

@@ -36,6 +36,26 @@ export interface ConntrackOptions {
   readonly udpStream: number
 }
 
+// kube-proxy's flags for what there is nothing of here: taken, so that its command line works, and named when given.
+const idle = [
+  'bind-address',
+  'config-sync-period',
+  'feature-gates',
+  'kube-api-burst',
+  'kube-api-content-type',
+  'kube-api-qps',
+  'log-flush-frequency',
+  'logging-format',
+  'master',
+  'proxy-port-range',
+  'show-hidden-metrics-for-version',
+  'v',
+  'vmodule',
+] as const
+const idleSwitches = ['bind-address-hard-fail', 'profiling'] as const
+/** Flags that are taken and change nothing. */
+export const idleFlags: ReadonlySet<string> = new Set([...idle, ...idleSwitches])
+
 /** The flags of `switchyard proxy`. */
 export const flags = {
   kubeconfig: { type: 'string', value: 'FILE', help: 'how to reach the API server; without it, the Pod’s own account' },
@@ -72,6 +92,7 @@ export const flags = {
   'ipvs-tcpfin-timeout': { type: 'duration', default: '0', help: 'how long IPVS keeps a TCP connection after FIN; 0 leaves it as it is' },
   'ipvs-udp-timeout': { type: 'duration', default: '0', help: 'how long IPVS keeps an exchange of datagrams; 0 leaves it as it is' },
   'oom-score-adj': { type: 'number', help: 'how soon the kernel ends this process when memory is short, -1000 to 1000' },
+  'write-config-to': { type: 'string', value: 'FILE', help: 'write all of this as a KubeProxyConfiguration, and end' },
   cleanup: { type: 'boolean', help: 'remove everything any mode ever made, and end' },
   'cleanup-kube-proxy': { type: 'boolean', help: 'remove what kube-proxy left, once our rules forward (with --cleanup: at once)' },
   'init-only': { type: 'boolean', help: 'set the kernel’s switches, which needs privileges, and end' },
@@ -86,25 +107,8 @@ export const flags = {
   'iptables-sync-period': { type: 'duration', hidden: true, help: 'as --sync-period' },
   'ipvs-min-sync-period': { type: 'duration', hidden: true, help: 'as --min-sync-period' },
   'ipvs-sync-period': { type: 'duration', hidden: true, help: 'as --sync-period' },
-  ...Object.fromEntries(
-    [
-      'bind-address',
-      'config-sync-period',
-      'feature-gates',
-      'kube-api-burst',
-      'kube-api-qps',
-      'kube-api-content-type',
-      'log-flush-frequency',
-      'logging-format',
-      'master',
-      'proxy-port-range',
-      'show-hidden-metrics-for-version',
-      'v',
-      'vmodule',
-      'write-config-to',
-    ].map((name) => [name, { type: 'string', hidden: true, help: 'means nothing here' }] as const),
-  ),
-  ...Object.fromEntries(['bind-address-hard-fail', 'profiling'].map((name) => [name, { type: 'boolean', hidden: true, help: 'means nothing here' }] as const)),
+  ...Object.fromEntries(idle.map((name) => [name, { type: 'string', hidden: true, help: 'means nothing here' }] as const)),
+  ...Object.fromEntries(idleSwitches.map((name) => [name, { type: 'boolean', hidden: true, help: 'means nothing here' }] as const)),
 } as const satisfies Flags
 
 /** Flag values as options; throws `UsageError` for what makes no sense. */

@@ -77,6 +77,18 @@ export class IptablesBackend implements Backend {
     return { refused }
   }
 
+  rules(): Readonly<Record<string, number>> {
+    const out = { nat: 0, filter: 0 }
+    for (const state of this.#families.values()) {
+      if (state === 'absent' || state.committed === undefined) continue
+      for (const table of tables) {
+        for (const list of state.committed[table].values()) out[table] += list.length
+        for (const [t] of jumps) if (t === table) out[table]++
+      }
+    }
+    return out
+  }
+
   async check(): Promise<readonly string[]> {
     const wrong: string[] = []
     for (const [family, state] of this.#families) {
