@@ -48,7 +48,7 @@ export class AccessLog {
   #jsonLine(x: Finished, ms: number): string {
     const { route } = x
     let line = `{"time":"${this.#stamp}.${ms < 10 ? '00' : ms < 100 ? '0' : ''}${ms}Z","status":${x.status},"method":"${quoted(x.method)}","host":"${quoted(x.host)}","path":"${quoted(x.path)}","client":"${x.client}","id":"${x.requestId}","bytesIn":${x.bytesIn},"bytesOut":${x.bytesOut},"ms":${tidy(x.now - x.startedAt)}`
-    if (route.owner !== '') line += `,"ingress":"${route.owner}","service":"${route.upstream.name}"`
+    line += x.linked.logged ??= route.owner === '' ? '' : `,"ingress":"${route.owner}","service":"${route.upstream.name}"`
     if (x.lastEndpoint !== '') line += `,"endpoint":"${x.lastEndpoint}"`
     if (x.tries > 1) line += `,"tries":${x.tries}`
     if (x.reason !== '') line += `,"reason":"${quoted(x.reason)}"`

@@ -1,9 +1,10 @@
-import type { HostRoutes, RouteTable } from './table.ts'
+import { diffHosts, withHosts, type HostChange } from './hosts.ts'
+import type { RouteTable } from './table.ts'
 
 /** What is other in a table than in the one before it: small where little changed, for it crosses to workers. */
 export interface TableChange {
-  readonly hosts: readonly (readonly [name: string, routes: HostRoutes | undefined])[]
-  readonly wildcards: readonly (readonly [name: string, routes: HostRoutes | undefined])[]
+  readonly hosts: readonly HostChange[]
+  readonly wildcards: readonly HostChange[]
   /** Parts that changed as a whole. */
   readonly parts: Partial<Pick<RouteTable, 'any' | 'fallback' | 'certificates' | 'passthrough'>>
   readonly endpointsGone: readonly string[]
@@ -27,14 +28,6 @@ export function diffTables(have: RouteTable, want: RouteTable): TableChange {
   }
 }
 
-function diffHosts(have: ReadonlyMap<string, HostRoutes>, want: ReadonlyMap<string, HostRoutes>): [string, HostRoutes | undefined][] {
-  if (have === want) return []
-  const out: [string, HostRoutes | undefined][] = []
-  for (const [name, routes] of want) if (have.get(name) !== routes) out.push([name, routes])
-  for (const name of have.keys()) if (!want.has(name)) out.push([name, undefined])
-  return out
-}
-
 /** The table with the change made; what did not change keeps its identity. */
 export function applyChange(table: RouteTable, change: TableChange): RouteTable {
   let { endpoints } = table
@@ -44,15 +37,5 @@ export function applyChange(table: RouteTable, change: TableChange): RouteTable 
     for (const e of change.endpointsNew) next.add(e)
     endpoints = next
   }
-  return { ...table, ...change.parts, hosts: changed(table.hosts, change.hosts), wildcards: changed(table.wildcards, change.wildcards), endpoints }
-}
-
-function changed(map: ReadonlyMap<string, HostRoutes>, list: TableChange['hosts']): ReadonlyMap<string, HostRoutes> {
-  if (list.length === 0) return map
-  const out = new Map(map)
-  for (const [name, routes] of list) {
-    if (routes === undefined) out.delete(name)
-    else out.set(name, routes)
-  }
-  return out
+  return { ...table, ...change.parts, hosts: withHosts(table.hosts, change.hosts), wildcards: withHosts(table.wildcards, change.wildcards), endpoints }
 }

@@ -1,5 +1,6 @@
 import type { ConfigMap, EndpointSlice, Ingress, IngressBackend, IngressClass, Secret, Service } from '../kube/objects.ts'
 import { certificateOf, covers } from './certificates.ts'
+import { withHosts, type HostChange } from './hosts.ts'
 import { normalise } from './http1/target.ts'
 import { regexOf } from './match.ts'
 import {
@@ -141,7 +142,9 @@ export interface Problem {
 export interface Compiled {
   readonly table: RouteTable
   readonly problems: readonly Problem[]
-  /** The Ingresses that are ours, oldest first. */
+  /** How many Ingresses are ours. */
+  readonly count: number
+  /** They, oldest first, as of now. */
   readonly served: readonly Ingress[]
 }
 
@@ -347,21 +350,19 @@ export class Compiler {
       }
     }
 
-    const hosts = dirtyHosts.size === 0 ? before.hosts : new Map(before.hosts)
-    const wildcards = dirtyHosts.size === 0 ? before.wildcards : new Map(before.wildcards)
+    const changes: HostChange[] = []
+    const wild: HostChange[] = []
     let { any } = before
     for (const host of dirtyHosts) {
       const list = this.#byHost.get(host)
       const made = list === undefined ? undefined : this.#merge(host, list)
       if (list === undefined) this.#conflicts.delete(host)
       if (host === '') any = made
-      else {
-        const map = (host.startsWith('*.') ? wildcards : hosts) as Map<string, HostRoutes>
-        const name = host.startsWith('*.') ? host.slice(2) : host
-        if (made === undefined) map.delete(name)
-        else map.set(name, made)
-      }
+      else if (host.startsWith('*.')) wild.push([host.slice(2), made])
+      else changes.push([host, made])
     }
+    const hosts = withHosts(before.hosts, changes)
+    const wildcards = withHosts(before.wildcards, wild)
 
     let { certificates, passthrough } = before
     const chosen = defaultCertificate === undefined ? undefined : certificateOf(objects.secrets.get(defaultCertificate), defaultCertificate)
@@ -404,7 +405,15 @@ export class Compiler {
     const problems: Problem[] = []
     for (const e of this.#troubled) problems.push(...e.piece.problems)
     for (const list of this.#conflicts.values()) problems.push(...list)
-    return { table: this.#table, problems, served: this.#served.map((e) => e.ingress) }
+    const served = this.#served
+    return {
+      table: this.#table,
+      problems,
+      count: served.length,
+      get served() {
+        return served.map((e) => e.ingress)
+      },
+    }
   }
 
   /** Makes the upstreams of a Service anew; whether one of them is another than before. */

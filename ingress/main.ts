@@ -224,7 +224,7 @@ export const command = makeCommand({
         why: reason,
         tls: tlsOf(driver),
         workers: workers === 0 ? undefined : workers,
-        ingresses: serving.reduce((n, s) => n + s.last!.served.length, 0),
+        ingresses: serving.reduce((n, s) => n + s.last!.count, 0),
       })
       await aborted(signal)
       ready = false

@@ -1,14 +1,15 @@
+import { findHost } from './hosts.ts'
 import { compileRegex, type Regex } from './regex.ts'
 import type { Certificate, Certificates, HostRoutes, Route, RouteTable, Upstream } from './table.ts'
 
 /** The routes of `host` (lower case, no port): exact before wildcard before any. */
 export function hostRoutes(table: RouteTable, host: string): HostRoutes | undefined {
-  const exact = table.hosts.get(host)
+  const exact = findHost(table.hosts, host)
   if (exact !== undefined) return exact
   if (table.wildcards.size > 0) {
     const dot = host.indexOf('.')
     // The star stands for one whole label.
-    const found = dot <= 0 ? undefined : table.wildcards.get(host.slice(dot + 1))
+    const found = dot <= 0 ? undefined : findHost(table.wildcards, host.slice(dot + 1))
     if (found !== undefined) return found
   }
   return table.any

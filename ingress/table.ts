@@ -1,4 +1,5 @@
 import type { TlsIdentity } from '../lib/sockets/seam.ts'
+import { noHosts, type Hosts } from './hosts.ts'
 
 /** Where requests are sent. */
 export interface Endpoint {
@@ -125,9 +126,9 @@ export interface ClientAuth {
 
 /** Everything the server should do with requests, at one instant. Immutable; what did not change keeps its identity. */
 export interface RouteTable {
-  readonly hosts: ReadonlyMap<string, HostRoutes>
+  readonly hosts: Hosts
   /** By what stands behind `*.`. */
-  readonly wildcards: ReadonlyMap<string, HostRoutes>
+  readonly wildcards: Hosts
   /** Rules without a host. */
   readonly any: HostRoutes | undefined
   /** When nothing else fits; 404 without it. */
@@ -150,8 +151,8 @@ export interface Certificates {
 
 /** The table before anything is known. */
 export const emptyTable: RouteTable = {
-  hosts: new Map(),
-  wildcards: new Map(),
+  hosts: noHosts,
+  wildcards: noHosts,
   any: undefined,
   fallback: undefined,
   certificates: { exact: new Map(), wildcards: new Map(), fallback: undefined, clients: new Map(), http1: new Set() },

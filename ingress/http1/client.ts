@@ -393,8 +393,8 @@ export class ClientConn implements Protocol, Seeking, Requester {
     else if (h.contentLength > 0) this.body.start(LENGTH, h.contentLength)
     else this.body.start(NONE)
     if (this.#server.logsAgents) {
-      this.userAgent = h.get('user-agent') ?? ''
-      this.referer = h.get('referer') ?? ''
+      this.userAgent = h.userAgent < 0 ? '' : h.value(h.userAgent)
+      this.referer = h.referer < 0 ? '' : h.value(h.referer)
     }
     this.#identify(h, b)
 

@@ -141,9 +141,10 @@ export function renderAnswer(answer: Answer, how: { readonly head: boolean; read
 
 /** A value that cannot end its line. */
 export function safe(value: string): string {
-  // eslint-disable-next-line no-control-regex
-  return value.replace(/[\u0000-\u0008\u000a-\u001f\u007f]/g, ' ').replace(/[^\u0000-\u00ff]/g, '?')
+  return unsafe.test(value) ? value.replace(/[\u0000-\u0008\u000a-\u001f\u007f]/g, ' ').replace(/[^\u0000-\u00ff]/g, '?') : value
 }
+
+const unsafe = /[^\t\u0020-\u007e\u0080-\u00ff]/
 
 /** The octets of `text` in UTF-8, one a character: what `latin1Write` needs. */
 function latin1(text: string): string {

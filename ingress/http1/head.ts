@@ -71,6 +71,9 @@ export class Head {
   keepAliveSeconds = 0
   requestIdFrom = 0
   requestIdTo = 0
+  /** Lines of these fields; -1: none. */
+  userAgent = -1
+  referer = -1
   refusal: Refusal | undefined
   readonly #limits: HeadLimits
 
@@ -147,6 +150,8 @@ export class Head {
     this.hasServer = false
     this.keepAliveSeconds = 0
     this.requestIdTo = 0
+    this.userAgent = -1
+    this.referer = -1
     this.refusal = undefined
   }
 }
@@ -363,6 +368,12 @@ function parseLines(h: Head, b: Buffer, from: number, to: number, request: boole
         break
       case fields.server:
         h.hasServer = true
+        break
+      case fields.userAgent:
+        if (h.userAgent < 0) h.userAgent = n - 1
+        break
+      case fields.referer:
+        if (h.referer < 0) h.referer = n - 1
         break
       case fields.expect:
         if (!request) break

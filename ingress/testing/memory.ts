@@ -1,5 +1,6 @@
 import { MemoryDriver, type MemoryOptions } from '../../lib/sockets/memory/driver.ts'
 import type { Protocol, Wire } from '../../lib/sockets/seam.ts'
+import { noHosts, withHosts, type HostChange } from '../hosts.ts'
 import type { Frontend } from '../http1/engine.ts'
 import { Server, type ServerOptions } from '../http1/server.ts'
 import { defaultRetries, defaultTimeouts, emptyTable, routeOrder, type Endpoint, type HostRoutes, type Route, type RouteTable } from '../table.ts'
@@ -32,16 +33,16 @@ export function route(at: string, endpoints: readonly string[], more: Partial<Ro
 export function tableOf(...routes: readonly Route[]): RouteTable {
   const by = new Map<string, Route[]>()
   for (const r of routes) by.set(r.host, [...(by.get(r.host) ?? []), r])
-  const hosts = new Map<string, HostRoutes>()
-  const wildcards = new Map<string, HostRoutes>()
+  const hosts: HostChange[] = []
+  const wildcards: HostChange[] = []
   let any: HostRoutes | undefined
   for (const [host, list] of by) {
     const made: HostRoutes = { host, routes: list.sort(routeOrder), fallback: undefined }
     if (host === '') any = made
-    else if (host.startsWith('*.')) wildcards.set(host.slice(2), made)
-    else hosts.set(host, made)
+    else if (host.startsWith('*.')) wildcards.push([host.slice(2), made])
+    else hosts.push([host, made])
   }
-  return { ...emptyTable, hosts, wildcards, any, endpoints: new Set(routes.flatMap((r) => r.upstream.endpoints.map((e) => e.key))) }
+  return { ...emptyTable, hosts: withHosts(noHosts, hosts), wildcards: withHosts(noHosts, wildcards), any, endpoints: new Set(routes.flatMap((r) => r.upstream.endpoints.map((e) => e.key))) }
 }
 
 /** One end that keeps what it gets. */
