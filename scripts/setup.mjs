@@ -32,9 +32,12 @@ const neededForTests = [
   { program: 'xz', package: 'xz-utils', why: 'a kernel with IPVS' },
   { program: 'wrk', package: 'wrk', why: 'load for lab compare' },
 ]
+/** Without these some tests say why they are skipped; Ubuntu, for one, has Chromium only as a snap. */
+const wantedForTests = [{ program: 'chromium', or: ['google-chrome', 'google-chrome-stable', 'chromium-browser'], package: 'chromium', why: 'pages in a real browser' }]
 
 await npmPackages()
 await debianPackages(forTests ? [...needed, ...neededForTests] : needed)
+if (forTests) wantedPackages(wantedForTests)
 
 /** `npm ci`, only when the lock file is newer than what is installed. */
 async function npmPackages() {
@@ -69,6 +72,18 @@ async function debianPackages(list) {
     // A list that is out of date names packages that are gone.
     run('apt-get', ['update', '-q'], env)
     run('apt-get', install, env)
+  }
+}
+
+/** Installs what tests can do without, where it is to be had and nobody has to be asked. */
+function wantedPackages(list) {
+  const missing = list.filter((n) => ![n.program, ...n.or].some(onPath))
+  if (missing.length === 0 || process.getuid?.() !== 0 || !onPath('apt-get') || (process.stdin.isTTY && process.env.CI !== 'true')) return
+  for (const { package: name, why } of missing) {
+    if (!/^  Candidate: (?!\(none\)|.*snap)/m.test(spawnSync('apt-cache', ['policy', name], { encoding: 'utf8', env: { ...process.env, LC_ALL: 'C' } }).stdout ?? '')) continue
+    console.log(`switchyard: installing the Debian package ${name} (${why})`)
+    const { status } = spawnSync('apt-get', ['install', '-y', '--no-install-recommends', '-q', name], { env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }, stdio: 'ignore' })
+    if (status !== 0) console.log(`switchyard: ${name} could not be installed; tests that need it are skipped`)
   }
 }
 
