@@ -4,6 +4,7 @@ import type { Address, Descriptor, Driver, ListenOptions } from '../../lib/socke
 import { terminateAfter, work, Workers, type Duties, type Post } from '../../lib/workers.ts'
 import { EpollDriver, openEpoll } from './driver.ts'
 import { Share } from './share.ts'
+import { ticketRotation } from './tickets.ts'
 
 /** Where a crew listens: an address, or a socket somebody else opened. */
 export interface CrewSocket {
@@ -50,6 +51,7 @@ export class Crew<Whole, Change, Name extends string = string> {
   readonly #workers: Workers<Whole, Change>
   readonly #share: Share | undefined
   readonly #closing: (() => void)[]
+  readonly #rotating: NodeJS.Timeout
   /** `process.exit` terminates workers too. */
   readonly #exiting = (): void => {
     for (let i = 0; i < this.count; i++) this.#share?.silence(i)
@@ -111,6 +113,7 @@ export class Crew<Whole, Change, Name extends string = string> {
       log: options.log,
     })
     process.on('exit', this.#exiting)
+    this.#rotating = setInterval(() => share?.tickets.rotate(), ticketRotation).unref()
   }
 
   get count(): number {
@@ -145,6 +148,7 @@ export class Crew<Whole, Change, Name extends string = string> {
   async close(ms = 5000): Promise<void> {
     await this.#workers.close(ms)
     process.off('exit', this.#exiting)
+    clearInterval(this.#rotating)
     for (let i = 0; i < this.count; i++) this.#share?.bury(i)
     for (const close of this.#closing.splice(0)) close()
   }

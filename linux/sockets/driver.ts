@@ -12,6 +12,7 @@ import { openDatagrams } from './datagrams.ts'
 import { fdMask, Loop, tagShift, type Ready } from './loop.ts'
 import type { Share } from './share.ts'
 import { bothWays, keepAliveIdle, Pipes, Stream, type Streams } from './stream.ts'
+import { TicketKeys, ticketRotation } from './tickets.ts'
 import { openTls, type Tls, type TlsCounts } from './tls.ts'
 
 const defaultHighWater = 256 * 1024
@@ -397,7 +398,9 @@ export class EpollDriver implements Driver {
 
   get #tls(): Tls | string {
     if (this.#filter === undefined) {
-      this.#filter = process.env.SWITCHYARD_TLS === 'node' ? 'SWITCHYARD_TLS=node' : openTls()
+      const keys = this.#loop.share?.tickets ?? new TicketKeys()
+      if (this.#loop.share === undefined) this.every(ticketRotation, () => keys.rotate())
+      this.#filter = process.env.SWITCHYARD_TLS === 'node' ? 'SWITCHYARD_TLS=node' : openTls(keys)
       const filter = this.#filter
       if (typeof filter !== 'string') this.every(1000, () => filter.sweep(this.#loop.now))
     }

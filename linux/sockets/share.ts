@@ -1,4 +1,5 @@
 import { syscalls } from '../ffi/ffi.ts'
+import { TicketKeys, ticketRoom } from './tickets.ts'
 
 /** Workers one share can have, and descriptors it knows of. */
 const mostWorkers = 64
@@ -10,6 +11,7 @@ const joinedWord = (index: number): number => index * 4 + 1
 const countWord = (index: number): number => index * 4 + 2
 const generationWord = mostWorkers * 4
 const ownerByte = (generationWord + mostDescriptors) * 4
+const ticketByte = ownerByte + mostDescriptors
 
 /**
  * What the epoll drivers of several threads share, so that one of them may accept a connection for another. Descriptors belong to the process: putting one
@@ -17,14 +19,17 @@ const ownerByte = (generationWord + mostDescriptors) * 4
  */
 export class Share {
   readonly buffer: SharedArrayBuffer
+  /** A TLS session begun with one worker is resumed by any; the main thread rotates the keys. */
+  readonly tickets: TicketKeys
   readonly #words: Int32Array
   readonly #owners: Uint8Array
 
   constructor(buffer?: SharedArrayBuffer) {
     // Zeroed memory that nobody touched costs nothing.
-    this.buffer = buffer ?? new SharedArrayBuffer(ownerByte + mostDescriptors)
+    this.buffer = buffer ?? new SharedArrayBuffer(ticketByte + ticketRoom)
     this.#words = new Int32Array(this.buffer, 0, generationWord + mostDescriptors)
-    this.#owners = new Uint8Array(this.buffer, ownerByte)
+    this.#owners = new Uint8Array(this.buffer, ownerByte, mostDescriptors)
+    this.tickets = new TicketKeys(this.buffer, ticketByte)
   }
 
   /** Takes the place `index`, which nobody has. */

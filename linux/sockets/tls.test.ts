@@ -4,7 +4,9 @@ import { testAuthority } from '../../lib/sockets/suite/certificates.ts'
 import { noise, Referee } from '../../lib/sockets/suite/suite.ts'
 import type { Driver, Protocol, TlsClient, TlsServer } from '../../lib/sockets/seam.ts'
 import { EpollDriver, openEpoll } from './driver.ts'
-import { openTls, type Tls } from './tls.ts'
+import { Share } from './share.ts'
+import { TicketKeys } from './tickets.ts'
+import { openTls, Tls } from './tls.ts'
 
 const opened = openTls()
 const ca = testAuthority()
@@ -137,5 +139,106 @@ else {
     await driver.close()
     const counts = driver.tls
     t.equal(typeof counts === 'object' && counts.made - counts.freed, 0)
+  })
+
+  test('a session is resumed by whoever shares the keys of tickets, until its key is rotated away', async (t) => {
+    const share = new Share()
+    const drivers = [await openEpoll({ share, index: 0 }), await openEpoll({ share, index: 1 })]
+    if (!drivers.every((d) => d instanceof EpollDriver)) return void t.pass('no epoll driver', { skip: String(drivers[0]) })
+    const { connect } = await import('node:tls')
+    const ports: number[] = []
+    for (const d of drivers) ports.push((await d.listen({ host: '127.0.0.1', port: 0 }, echo, { tls: { identity: () => ({ ...identity }) } })).port)
+    const ask = (port: number, maxVersion: 'TLSv1.2' | 'TLSv1.3', session?: Buffer): Promise<{ readonly session: Buffer; readonly reused: boolean }> =>
+      new Promise((resolve, reject) => {
+        let ticket = session
+        let reused = false
+        const s = connect({ host: '127.0.0.1', port, servername: 'one.example', ca: ca.ca, maxVersion, ...(session === undefined ? {} : { session }) }, () => {
+          reused = s.isSessionReused()
+          s.write('hello')
+        })
+        s.on('session', (b: Buffer) => (ticket = b))
+        s.on('data', () => s.end())
+        s.on('close', () => (ticket === undefined ? reject(new Error('no ticket came')) : resolve({ session: ticket, reused })))
+        s.on('error', reject)
+      })
+    for (const version of ['TLSv1.2', 'TLSv1.3'] as const) {
+      const first = await ask(ports[0]!, version)
+      t.equal(first.reused, false)
+      t.equal((await ask(ports[0]!, version, first.session)).reused, true, `${version}: by the same worker`)
+      const second = await ask(ports[1]!, version, first.session)
+      t.equal(second.reused, true, `${version}: by another one`)
+      share.tickets.rotate()
+      const third = await ask(ports[1]!, version, second.session)
+      t.equal(third.reused, true, `${version}: after a rotation`)
+      for (let i = 0; i < 3; i++) share.tickets.rotate()
+      t.equal((await ask(ports[0]!, version, second.session)).reused, false, `${version}: not when the key is gone`)
+    }
+    for (const d of drivers) {
+      await d.close()
+      const counts = d.tls
+      t.ok(typeof counts === 'object' && counts.resumed > 0, 'resumptions are counted')
+      t.equal(typeof counts === 'object' && counts.made - counts.freed, 0, 'every SSL is freed')
+    }
+  })
+
+  test('more handshakes at once than the limit are turned away, the others go on', async (t) => {
+    const few = new Tls(tls.ssl, new TicketKeys(), { handshakes: 2 })
+    const driver = new MemoryDriver({ auto: false })
+    await driver.listen({ host: '10.0.0.1', port: 443 }, () => few.server(server, echo, () => driver.now))
+    const silent = [new Referee(), new Referee()]
+    for (const s of silent) driver.connect({ host: '10.0.0.1', port: 443 }, s)
+    driver.settle()
+    const third = new Referee()
+    const attempt = (r: Referee): void => {
+      const filter = tls.client(client, '10.0.0.1', r, () => driver.now)
+      filter.attach(driver.connect({ host: '10.0.0.1', port: 443 }, filter))
+      driver.settle()
+    }
+    attempt(third)
+    t.equal(third.state, 'closed', 'the third one')
+    t.equal(few.counts.failed, 1)
+    silent[0]!.wire.abort()
+    driver.settle()
+    const fourth = new Referee()
+    attempt(fourth)
+    t.equal(fourth.state, 'open', 'the fourth one, when there is room again')
+    await driver.close()
+    t.equal(few.shaking.size, 0)
+    t.equal(few.counts.made, few.counts.freed, 'every SSL is freed')
+  })
+
+  test('a connection that is paused keeps its bytes while others read and write', async (t) => {
+    const driver = new MemoryDriver({ auto: false, take: (n) => n, cut: (n) => n })
+    const servers: Referee[] = []
+    const clients = [new Referee(), new Referee()]
+    await driver.listen({ host: '10.0.0.1', port: 443 }, () =>
+      tls.server(
+        server,
+        () => (servers.push(new Referee({ data: (r) => r.wire.pause() })), servers.at(-1)!),
+        () => driver.now,
+      ),
+    )
+    for (const c of clients) {
+      const filter = tls.client(client, '10.0.0.1', c, () => driver.now)
+      filter.attach(driver.connect({ host: '10.0.0.1', port: 443 }, filter))
+    }
+    driver.settle()
+    // Two records that come together: the first pauses, the second waits; meanwhile the other connection is served.
+    for (let round = 0; round < 3; round++)
+      for (const [i, c] of clients.entries()) {
+        const text = `record ${i} ${round} `
+        c.call(() => void c.wire.write(Buffer.from(text), 0, text.length))
+        if (i === 1) driver.settle()
+      }
+    for (let round = 0; round < 8; round++)
+      for (const s of servers) {
+        s.call(() => s.wire.resume())
+        await new Promise((resolve) => setImmediate(resolve))
+        driver.settle()
+        await new Promise((resolve) => setImmediate(resolve))
+      }
+    t.same(servers.map((s) => s.text).toSorted(), ['record 0 0 record 0 1 record 0 2 ', 'record 1 0 record 1 1 record 1 2 '])
+    await driver.close()
+    t.equal(tls.counts.made, tls.counts.freed, 'every SSL is freed')
   })
 }

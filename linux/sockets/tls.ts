@@ -5,6 +5,7 @@ import type { Address, Protocol, TlsClient, TlsInfo, TlsServer, TlsServerIdentit
 import { Arena } from '../ffi/ffi.ts'
 import { cString, lend, openssl, type Openssl } from '../ffi/openssl.ts'
 import { throwaway } from './throwaway.ts'
+import { TicketKeys, ticketKeys, ticketKeySize } from './tickets.ts'
 
 /** Milliseconds both sides have for a handshake. */
 const handshakeTimeout = 10_000
@@ -24,7 +25,17 @@ const copySize = 64 * 1024
 const textAt = copyAt + copySize // names, errors, cells
 const textSize = 16 * 1024
 const cellAt = textAt + textSize
-const arenaSize = cellAt + 64
+const keysAt = cellAt + 64 // of tickets: copied from the shared ones, then what OpenSSL is told of them
+const macAt = keysAt + Math.ceil((ticketKeys * ticketKeySize) / 64) * 64
+const arenaSize = macAt + 256
+
+/** What handshakes may take. */
+export interface TlsLimits {
+  /** Handshakes under way at once; more are turned away. */
+  readonly handshakes: number
+  /** Milliseconds both sides have for one. */
+  readonly timeout: number
+}
 
 /** What is counted: every SSL made is freed. */
 export interface TlsCounts {
@@ -51,21 +62,88 @@ export class Tls {
     (how) => this.#clientContext(how),
     (ctx) => this.ssl.SSL_CTX_free(ctx),
   )
+  /** What comes and what goes lies here between two calls only: one pair serves all connections, so an idle one keeps no buffer. */
+  readonly coming: number
+  readonly going: number
+  readonly limits: TlsLimits
+  readonly #keys: TicketKeys
   readonly #accepting: number
   readonly #selecting: number
+  readonly #sealing: number
+  #keysVersion = -1
+  #user: Filter | undefined
   /** The protocols a server speaks, while one of its handshakes runs. */
   #offers: readonly string[] = []
   #names: Arena | undefined
 
-  constructor(ssl: Openssl) {
+  constructor(ssl: Openssl, keys: TicketKeys = new TicketKeys(), limits: Partial<TlsLimits> = {}) {
     this.ssl = ssl
+    this.#keys = keys
+    this.limits = { handshakes: mostHandshakes, timeout: handshakeTimeout, ...limits }
+    this.coming = this.#memoryBio()
+    this.going = this.#memoryBio()
     this.plain = this.arena.buffer.subarray(plainAt, plainAt + plainSize + plainRoom)
     this.cipher = this.arena.buffer.subarray(cipherAt, cipherAt + cipherSize)
     // Certificates that are only asked for do not fail a handshake; whether they were right is asked afterwards.
     this.#accepting = ssl.callback('int', ['int', 'uintptr_t'], () => 1)
+    this.#sealing = ssl.callback('int', ['uintptr_t', 'uintptr_t', 'uintptr_t', 'uintptr_t', 'uintptr_t', 'int'], (_ssl, name, iv, cipher, mac, seals) =>
+      this.#seal(name!, iv!, cipher!, mac!, seals === 1),
+    )
     this.#selecting = ssl.callback('int', ['uintptr_t', 'uintptr_t', 'uintptr_t', 'uintptr_t', 'uint', 'uintptr_t'], (_ssl, out, outLength, list, length) =>
       this.#select(out!, outLength!, list!, length!),
     )
+  }
+
+  #memoryBio(): number {
+    const bio = this.ssl.BIO_new(this.ssl.BIO_s_mem())
+    // An empty one asks for more instead of saying that it has ended.
+    this.ssl.BIO_ctrl(bio, 130 /* SET_BUF_MEM_EOF_RETURN */, -1, 0)
+    return bio
+  }
+
+  /** What lies in `coming` is `filter`'s from now on; who had something there takes it back. */
+  lend(filter: Filter | undefined): void {
+    if (this.#user === filter) return
+    this.#user?.takeBack()
+    this.#user = filter
+  }
+
+  /** Seals a ticket, or opens one: tells OpenSSL with which key. */
+  #seal(name: number, iv: number, cipher: number, mac: number, seals: boolean): number {
+    // An exception must not leave a callback.
+    try {
+      const { ssl, arena } = this
+      if (this.#keys.version !== this.#keysVersion) this.#keysVersion = this.#keys.copy(arena.buffer, keysAt)
+      let i = 0
+      if (seals) {
+        ssl.memcpy(name, arena.pointer(keysAt, keysAt + 16), 16)
+        if (ssl.RAND_bytes(iv, 16) !== 1) return -1
+      } else {
+        const asked = ssl.peek(name, 16)
+        while (i < ticketKeys && arena.buffer.compare(asked, 0, 16, keysAt + i * ticketKeySize, keysAt + i * ticketKeySize + 16) !== 0) i++
+        if (i === ticketKeys) return 0 // unknown: a full handshake
+      }
+      const at = keysAt + i * ticketKeySize + 16
+      const init = seals ? ssl.EVP_EncryptInit_ex : ssl.EVP_DecryptInit_ex
+      if (init(cipher, ssl.EVP_aes_256_cbc(), 0, arena.pointer(at, at + 32), iv) !== 1) return -1
+      // OSSL_PARAM key, OSSL_PARAM digest, end: name, type, value, its length, what is returned.
+      const b = arena.buffer
+      b.fill(0, macAt, macAt + 120)
+      b.write('key\0digest\0SHA256\0', macAt + 128, 'latin1')
+      arena.setPointer(macAt, arena, macAt + 128, macAt + 132)
+      b.writeUInt32LE(5 /* OCTET_STRING */, macAt + 8)
+      arena.setPointer(macAt + 16, arena, at + 32, at + 64)
+      b.writeUInt32LE(32, macAt + 24)
+      arena.setPointer(macAt + 40, arena, macAt + 132, macAt + 139)
+      b.writeUInt32LE(4 /* UTF8_STRING */, macAt + 48)
+      arena.setPointer(macAt + 56, arena, macAt + 139, macAt + 146)
+      b.writeUInt32LE(6, macAt + 64)
+      if (ssl.EVP_MAC_CTX_set_params(mac, arena.pointer(macAt, macAt + 120)) !== 1) return -1
+      // 2: opened, and a new one is wanted; in TLS 1.3 each is used once.
+      return seals ? 1 : 2
+    } catch {
+      return -1
+    }
   }
 
   /** The half for an accepted connection. `accept` is asked for a protocol once the handshake is done. */
@@ -136,6 +214,9 @@ export class Tls {
       // Without it a client that shows a certificate cannot resume.
       lend(this.arena, textAt, 'switchyard', (p, n) => ssl.SSL_CTX_set_session_id_context(ctx, p, n))
       ssl.SSL_CTX_ctrl(ctx, 44 /* SET_SESS_CACHE_MODE */, 0, 0)
+      ssl.SSL_CTX_set_tlsext_ticket_key_evp_cb(ctx, this.#sealing)
+      // Whoever resumes gets the next one; a second ticket costs every handshake and most clients use one.
+      ssl.SSL_CTX_set_num_tickets(ctx, 1)
       if (i.clientCa !== undefined) {
         this.#trust(ctx, i.clientCa, true)
         if (i.clientCertificate === 'require') ssl.SSL_CTX_set_verify(ctx, 1 | 2 /* PEER, FAIL_IF_NO_PEER_CERT */, 0)
@@ -309,10 +390,14 @@ export class Filter implements Protocol, Wire {
   #below!: Wire
   #above: Protocol | undefined
   #ssl = 0
-  #in = 0
-  #out = 0
+  /** What came while it was paused, or could not be read yet. */
+  #left: Buffer | undefined
+  /** Nothing of ours lies in `coming`. */
+  #drained = true
   #hello: Buffer | undefined
   #serverName: string | undefined
+  /** The client is asked for a certificate. */
+  #asks = false
   #done = false
   #paused = false
   #scheduled = false
@@ -355,8 +440,8 @@ export class Filter implements Protocol, Wire {
 
   opened(w: Wire): void {
     this.#below = w
-    this.deadline = this.#side.now() + handshakeTimeout
-    if (this.#tls.shaking.size >= mostHandshakes) return this.fail('tls: too many handshakes at once')
+    this.deadline = this.#side.now() + this.#tls.limits.timeout
+    if (this.#tls.shaking.size >= this.#tls.limits.handshakes) return this.fail('tls: too many handshakes at once')
     this.#tls.shaking.add(this)
     if (!('client' in this.#side)) return
     const { client, host } = this.#side
@@ -384,7 +469,8 @@ export class Filter implements Protocol, Wire {
       const first = this.#hello === undefined ? b.subarray(from, to) : Buffer.concat([this.#hello, b.subarray(from, to)])
       if (!this.#greeted(first)) return
       this.#feed(first, 0, first.length)
-    } else this.#feed(b, from, to)
+    } else if (this.#left === undefined) this.#feed(b, from, to)
+    else this.#left = Buffer.concat([this.#left, b.subarray(from, to)])
     this.#step()
   }
 
@@ -468,6 +554,8 @@ export class Filter implements Protocol, Wire {
     this.#why = why
     this.#tls.shaking.delete(this)
     if (!this.#done) this.#tls.counts.failed++
+    // What is not sent must not be sent by the next one.
+    this.#tls.ssl.BIO_ctrl(this.#tls.going, 1 /* RESET */, 0, 0)
     this.#below.abort()
   }
 
@@ -485,6 +573,7 @@ export class Filter implements Protocol, Wire {
     if (identity === undefined) return this.#refuse(112)
     try {
       // A client that asks for no protocol gets none; one that does must find one.
+      this.#asks = identity.clientCa !== undefined
       this.#open(this.#tls.contextFor(identity, this.#side.server.alpn ?? noAlpn))
     } catch {
       return this.#refuse(80)
@@ -519,12 +608,11 @@ export class Filter implements Protocol, Wire {
     this.#ssl = ssl.SSL_new(ctx)
     if (this.#ssl === 0) throw new Error(this.#tls.error())
     counts.made++
-    this.#in = ssl.BIO_new(ssl.BIO_s_mem())
-    this.#out = ssl.BIO_new(ssl.BIO_s_mem())
-    // An empty one asks for more instead of saying that it has ended. SSL_free frees both.
-    ssl.BIO_ctrl(this.#in, 130 /* SET_BUF_MEM_EOF_RETURN */, -1, 0)
-    ssl.BIO_ctrl(this.#out, 130, -1, 0)
-    ssl.SSL_set_bio(this.#ssl, this.#in, this.#out)
+    const { coming, going } = this.#tls
+    // SSL_free lets go of both.
+    ssl.BIO_up_ref(coming)
+    ssl.BIO_up_ref(going)
+    ssl.SSL_set_bio(this.#ssl, coming, going)
   }
 
   #free(): void {
@@ -536,17 +624,19 @@ export class Filter implements Protocol, Wire {
   }
 
   #feed(b: Buffer, from: number, to: number): void {
-    const { ssl, arena: own } = this.#tls
+    const { ssl, arena: own, coming } = this.#tls
     const arena = Arena.of(b)
+    this.#tls.lend(this)
+    this.#drained = false
     if (arena !== undefined) {
       const offset = b.byteOffset - arena.buffer.byteOffset
-      ssl.BIO_write(this.#in, arena.pointer(offset + from, offset + to), to - from)
+      ssl.BIO_write(coming, arena.pointer(offset + from, offset + to), to - from)
       return
     }
     for (let at = from; at < to;) {
       const size = Math.min(to - at, copySize)
       b.copy(own.buffer, copyAt, at, at + size)
-      ssl.BIO_write(this.#in, own.pointer(copyAt, copyAt + size), size)
+      ssl.BIO_write(coming, own.pointer(copyAt, copyAt + size), size)
       at += size
     }
   }
@@ -556,11 +646,32 @@ export class Filter implements Protocol, Wire {
     if (this.#inside || this.#ssl === 0 || this.#dead) return
     this.#inside = true
     try {
-      if (!this.#done && !this.#shake()) return
-      this.#read()
+      do {
+        const left = this.#left
+        this.#left = undefined
+        if (left !== undefined) this.#feed(left, 0, left.length)
+        if (!this.#done && !this.#shake()) return
+        this.#read()
+      } while (this.#left !== undefined && !this.#paused && !this.#dead && !this.#eof)
     } finally {
       this.#inside = false
+      this.#tls.lend(undefined)
     }
+  }
+
+  /** Takes what is still ours out of the memory that all share. */
+  takeBack(): void {
+    if (this.#drained) return
+    this.#drained = true
+    const { ssl, arena, coming } = this.#tls
+    if (this.#dead || this.#eof || this.#ssl === 0) return void ssl.BIO_ctrl(coming, 1 /* RESET */, 0, 0)
+    const parts: Buffer[] = this.#left === undefined ? [] : [this.#left]
+    for (;;) {
+      const n = ssl.BIO_read(coming, arena.pointer(copyAt, copyAt + copySize), copySize)
+      if (n <= 0) break
+      parts.push(Buffer.from(arena.buffer.subarray(copyAt, copyAt + n)))
+    }
+    this.#left = parts.length === 0 ? undefined : Buffer.concat(parts)
   }
 
   #shake(): boolean {
@@ -569,6 +680,7 @@ export class Filter implements Protocol, Wire {
     if (r !== 1) {
       const e = ssl.SSL_get_error(this.#ssl, r)
       if (e === 2 /* WANT_READ */) {
+        this.#drained = true
         this.#send(false)
         return false
       }
@@ -601,17 +713,21 @@ export class Filter implements Protocol, Wire {
   }
 
   #read(): void {
-    const { ssl, arena, plain } = this.#tls
+    const { ssl, arena, plain, coming, going } = this.#tls
     const pointer = arena.pointer(plainAt, plainAt + plainSize)
     while (!this.#paused && !this.#dead && !this.#eof && this.#ssl !== 0) {
       const n = ssl.SSL_read(this.#ssl, pointer, plainSize)
       if (n > 0) {
+        // A record is read whole, so what is left lies in `coming`; asking it is cheaper than a read that finds nothing. 10 is PENDING.
+        this.#drained = ssl.BIO_ctrl(coming, 10, 0, 0) === 0
+        // An answer to what came (a new key) must be gone before anybody else may write.
+        if (ssl.BIO_ctrl(going, 10, 0, 0) !== 0) this.#send(false)
         this.#above!.data(plain, 0, n)
-        // A record is read whole, so what is left lies in the BIO; asking it is cheaper than a read that finds nothing. 10 is PENDING.
-        if (this.#ssl === 0 || ssl.BIO_ctrl(this.#in, 10, 0, 0) === 0) return
+        if (this.#drained) return
         continue
       }
       const e = ssl.SSL_get_error(this.#ssl, n)
+      if (e === 2) this.#drained = true
       // An answer to what came: a new key, for instance.
       this.#send(false)
       if (e === 6 /* ZERO_RETURN: close_notify */) this.#sawEof()
@@ -646,7 +762,7 @@ export class Filter implements Protocol, Wire {
   /** What the other side showed, if it was verified. */
   #peerCertificate(): Buffer | undefined {
     const { ssl, arena } = this.#tls
-    const verifies = 'client' in this.#side ? this.#side.client.verify !== false : true
+    const verifies = 'client' in this.#side ? this.#side.client.verify !== false : this.#asks
     if (!verifies || ssl.SSL_get_verify_result(this.#ssl) !== 0) return undefined
     const x = ssl.SSL_get1_peer_certificate(this.#ssl)
     if (x === 0) return undefined
@@ -670,10 +786,10 @@ export class Filter implements Protocol, Wire {
 
   /** Gives what OpenSSL wants sent to the connection below. */
   #send(more: boolean): boolean {
-    const { ssl, arena, cipher } = this.#tls
+    const { ssl, arena, cipher, going } = this.#tls
     let kept = true
     for (;;) {
-      const n = ssl.BIO_read(this.#out, arena.pointer(cipherAt, cipherAt + cipherSize), cipherSize)
+      const n = ssl.BIO_read(going, arena.pointer(cipherAt, cipherAt + cipherSize), cipherSize)
       if (n <= 0) return kept
       kept = this.#below.write(cipher, 0, n, more)
       if (n < cipherSize) return kept
@@ -691,11 +807,11 @@ export class Filter implements Protocol, Wire {
 }
 
 /** The filter if the OpenSSL inside this Node does what it should: it shakes hands with itself and carries bytes; else why not. */
-export function openTls(): Tls | string {
+export function openTls(keys?: TicketKeys): Tls | string {
   const ssl = openssl()
   if (typeof ssl === 'string') return ssl
   try {
-    const tls = new Tls(ssl)
+    const tls = new Tls(ssl, keys)
     const why = handshakeWithItself(tls)
     return why ?? tls
   } catch (error) {
