@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { connect, type Client } from '../kube/client.ts'
 import { loadCredentials, parseKubeconfig, type Credentials } from '../kube/credentials.ts'
+import { parseIp } from '../lib/ip.ts'
 import { Closers, sleep, aborted } from '../lib/lifecycle.ts'
 import { createLog, explainError, type Log } from '../lib/log.ts'
 import { Metrics } from '../lib/metrics.ts'
@@ -35,6 +36,7 @@ const flags = {
   status: { type: 'list', value: 'ADDR:PORT', help: 'status listeners instead of :8080, :8181 and :9153, in this order' },
   sockets: socketsFlag,
   workers: { type: 'number', value: 'N', help: 'threads that answer datagrams, each listener its own; 0: the main thread does; one a core if left out' },
+  'node-cache': { type: 'list', value: 'ADDR', help: 'addresses of this node alone (169.254.20.10, and the cluster IP of the DNS): made here, listened on, and kept out of connection tracking' },
   nap: { type: 'string', value: 'DURATION', default: '0', help: 'how long a worker rests before it looks again when few questions came at once, e.g. 50us: less CPU, a little later' },
 } as const
 
@@ -45,7 +47,10 @@ export const command = define({
   run: async ({ values, given }, { signal }) => {
     const log = createLog()
     const port = values['dns.port'] ?? 53
-    const listen = values.listen.length > 0 ? values.listen.map((text) => hostPort(text, 'listen')) : [{ host: '', port }]
+    const own = values['node-cache'].map((text) => parseIp(text) ?? fail(`flag --node-cache: "${text}" is no address`))
+    const more = values.listen.map((text) => hostPort(text, 'listen'))
+    const listen = [...own.map((host) => ({ host, port: more[0]?.port ?? port })), ...more]
+    if (listen.length === 0) listen.push({ host: '', port })
     const path = values.config ?? values.conf
     const batches = batchesOf(values.workers, values.nap)
     const { driver, reason } = await chooseDriver(values.sockets, () => import('../linux/sockets/driver.ts'))
@@ -53,12 +58,22 @@ export const command = define({
     closers.add('sockets', () => driver.close())
     try {
       const how = driver.name === 'epoll' && batches !== undefined ? { ...batches, open: await openGroups() } : undefined
+      if (own.length > 0) {
+        const { NodeCache } = await import('./nodecache/nodecache.ts')
+        const cache = new NodeCache({ addresses: own, port: listen[0]!.port, log })
+        closers.add('node cache', () => cache.close())
+        await cache.open()
+      }
       await run({ log, driver, batches: how, reason, listen, path, port: given.has('listen') ? listen[0]!.port : port, closers, signal, values })
     } finally {
       await closers.close(log)
     }
   },
 })
+
+function fail(what: string): never {
+  throw new UsageError(what)
+}
 
 /** Threads and nap as the flags say; undefined: no threads. */
 function batchesOf(workers: number | undefined, nap: string): Omit<BatchOptions, 'open'> | undefined {
