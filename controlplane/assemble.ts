@@ -7,13 +7,14 @@ import { connect } from '../kube/client.ts'
 import { loadCredentials } from '../kube/credentials.ts'
 import { admission } from './admission/admission.ts'
 import { ServiceAllocator } from './allocate/services.ts'
+import { applyPatch } from './api/apply.ts'
 import { Cache } from './api/cache.ts'
 import { Discovery } from './api/discovery.ts'
 import { OpenApi } from './api/openapi.ts'
 import { Rest, type Call } from './api/rest.ts'
 import { reviews } from './api/reviews.ts'
-import { ApiServer, type PathHandler } from './api/server.ts'
-import { subresources } from './api/subresources.ts'
+import { ApiServer, type PathHandler, type Review } from './api/server.ts'
+import { bind, subresources } from './api/subresources.ts'
 import { version } from './api/version.ts'
 import { startControllers } from './controllers/main.ts'
 import { bootstrap, Rbac } from './identity/rbac.ts'
@@ -71,7 +72,7 @@ export async function assemble(parts: {
   const rbac = new Rbac(cache)
   const rest = new Rest({ store, cache, kinds, admission: admission(cache, allocator, rbac), log })
   const tokens = new Tokens(ca.tokenKey)
-  const issuer = 'https://kubernetes.default.svc.cluster.local'
+  const issuer = 'https://kubernetes.default.svc'
   const alive = (claims: Claims): boolean => {
     const k = claims['kubernetes.io']!
     const account = rest.find(serviceaccounts, k.namespace, k.serviceaccount.name)
@@ -85,7 +86,18 @@ export async function assemble(parts: {
   }
   let address = `${parts.advertise}:${parts.listenPort}`
   const authorize = authorizer(rbac.authorize)
-  const served = reviews({ authorize, tokens, alive, issuer, rules: (user, namespace) => rbac.rulesOf(user, namespace) })
+  const served: Review[] = [
+    ...reviews({ authorize, tokens, alive, issuer, rules: (user, namespace) => rbac.rulesOf(user, namespace) }),
+    {
+      group: '',
+      plural: 'bindings',
+      singular: 'binding',
+      kind: 'Binding',
+      namespaced: true,
+      create: (user, o, namespace) =>
+        bind(rest, { user, kind: pods, namespace, name: o['metadata'].name ?? '', subresource: '', dryRun: false, manager: 'unknown', validation: 'Ignore', warnings: [] }, o),
+    },
+  ]
   const openapi = new OpenApi(kinds, served)
   metrics.gauge('switchyard_store_revision', 'The newest revision.')
   const revision = metrics.gauge('switchyard_cache_revision', 'The newest revision that reads see.')
@@ -127,7 +139,7 @@ export async function assemble(parts: {
   })
   await basics(rest, log)
   await serviceRanges(rest, options['service-cidr'], log)
-  aggregate(rest, cache, rbac, log)
+  await aggregate(rest, cache, rbac, log)
   const keeping = setInterval(() => void keep(store, cache, log), 30_000)
   keeping.unref()
   return {
@@ -146,22 +158,27 @@ const own = { name: 'system:apiserver', groups: ['system:masters'] }
 const ownCall = (k: Kind, name: string): Call => ({ user: own, kind: k, namespace: undefined, name, subresource: '', dryRun: false, manager: 'kube-apiserver', validation: 'Ignore', warnings: [] })
 
 /** Keeps ClusterRoles that gather others' rules as they should be. */
-function aggregate(rest: Rest, cache: Cache, rbac: Rbac, log: Log): void {
+async function aggregate(rest: Rest, cache: Cache, rbac: Rbac, log: Log): Promise<void> {
   let waiting = false
+  const gather = async (): Promise<void> => {
+    for (const { role, rules } of rbac.aggregated()) {
+      const { name } = role['metadata']
+      const call = { ...ownCall(clusterroles, name), manager: 'clusterrole-aggregation-controller' }
+      const text = JSON.stringify({ apiVersion: 'rbac.authorization.k8s.io/v1', kind: 'ClusterRole', metadata: { name }, rules })
+      await applyPatch(rest, cache, call, text, { force: true }).catch((error: unknown) => log.warn('could not gather the rules of a role', { role: name, error: explainError(error) }))
+    }
+  }
   const soon = (): void => {
     if (waiting) return
     waiting = true
     setTimeout(() => {
       waiting = false
-      for (const { role, rules } of rbac.aggregated()) {
-        rest
-          .update(ownCall(clusterroles, role['metadata'].name), (before) => ({ ...structuredClone(before), rules: structuredClone(rules) as never }), { retry: true })
-          .catch((error: unknown) => log.warn('could not gather the rules of a role', { role: role['metadata'].name, error: explainError(error) }))
-      }
+      void gather()
     }, 10).unref()
   }
   cache.of(clusterroles).followers.add({ changed: soon, ended: () => {} })
-  soon()
+  // Roles gather from roles that gather: view into edit into admin.
+  for (let round = 0; round < 3; round++) await gather()
 }
 
 /** The namespaces and roles that every cluster has. */
@@ -227,7 +244,7 @@ async function runControllers(
 ): Promise<void> {
   const { options, log, signal } = parts
   try {
-    const client = connect(await loadCredentials(kubeconfig), { userAgent: 'switchyard-controllers' })
+    const client = connect(await loadCredentials(kubeconfig), { userAgent: 'kube-controller-manager' })
     await startControllers({
       client,
       log,

@@ -64,7 +64,7 @@ async function run(options: Options, signal: AbortSignal): Promise<void> {
   const insecure = options['insecure-listen'] === undefined ? undefined : hostPort(options['insecure-listen'], 'insecure-listen')
   if (insecure !== undefined && !options['insecure-anywhere'] && !/^(127\.|::1$|localhost$)/.test(insecure.host))
     throw new UsageError(`flag --insecure-listen: ${insecure.host} is not loopback; who reaches it is an administrator without a password`)
-  const advertise = options['advertise-address'] ?? (listen.host === '' || listen.host === '0.0.0.0' || listen.host === '::' ? firstAddress() : listen.host)
+  const advertise = options['advertise-address'] ?? (/^(|0\.0\.0\.0|::|127\..*|::1|localhost)$/.test(listen.host) ? firstAddress() : listen.host)
   mkdirSync(options.data, { recursive: true, mode: 0o700 })
   const ca = await authority(options.data)
   const names = [

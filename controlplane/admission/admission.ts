@@ -6,6 +6,7 @@ import type { Rbac } from '../identity/rbac.ts'
 import { events } from '../kinds/event.ts'
 import type { Json } from '../kinds/decode.ts'
 import type { Kind } from '../kinds/kind.ts'
+import { ingressclasses } from '../kinds/ingressclass.ts'
 import { namespaces } from '../kinds/namespace.ts'
 import { serviceaccounts } from '../kinds/serviceaccount.ts'
 
@@ -15,6 +16,9 @@ export function admission(cache: Cache, services: ServiceAllocator, rbac: Rbac):
     async admit(call: Call, object: Json, before: Json | undefined): Promise<void> {
       const { kind: k } = call
       if (k.group === 'rbac.authorization.k8s.io') rbac.guard(k, call.user, object, before)
+      // A new node takes no Pods before it says that it is ready.
+      if (k.kind === 'Node' && before === undefined && !((object['spec'].taints ?? []) as Json[]).some((t) => t['key'] === notReady && t['effect'] === 'NoSchedule'))
+        object['spec'].taints = [...(object['spec'].taints ?? []), { key: notReady, effect: 'NoSchedule' }]
       if (!k.namespaced || before !== undefined || call.namespace === undefined) return
       const ns = cache.of(namespaces).get(`/registry/namespaces/${call.namespace}`)
       if (ns === undefined) {
@@ -24,6 +28,7 @@ export function admission(cache: Cache, services: ServiceAllocator, rbac: Rbac):
       }
       if (ns.object['metadata'].deletionTimestamp === undefined) {
         if (k.kind === 'Pod') await admitPod(cache, call, object)
+        if (k.kind === 'Ingress') admitIngress(cache, object)
         return
       }
       if (k.plural === events.plural) return
@@ -41,6 +46,21 @@ export function admission(cache: Cache, services: ServiceAllocator, rbac: Rbac):
       if (k.kind === 'Service') await services.released(object)
     },
   }
+}
+
+const notReady = 'node.kubernetes.io/not-ready'
+const isDefault = 'ingressclass.kubernetes.io/is-default-class'
+
+/** An Ingress that names no class gets the default one; of several the newest, then the first by name. */
+function admitIngress(cache: Cache, ingress: Json): void {
+  if (ingress['spec'].ingressClassName !== undefined || ingress['metadata'].annotations?.['kubernetes.io/ingress.class'] !== undefined) return
+  const [chosen] = cache
+    .of(ingressclasses)
+    .sorted()
+    .map((e) => e.object['metadata'])
+    .filter((m) => m.annotations?.[isDefault] === 'true')
+    .toSorted((a, b) => (a.creationTimestamp === b.creationTimestamp ? (a.name < b.name ? -1 : 1) : a.creationTimestamp > b.creationTimestamp ? -1 : 1))
+  if (chosen !== undefined) ingress['spec'].ingressClassName = chosen.name
 }
 
 /** What Kubernetes' admission adds to every Pod: an account, tolerations for nodes that just went away, a priority. */

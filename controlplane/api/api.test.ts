@@ -131,7 +131,7 @@ test('what is refused is refused in words that name the field', async (t) => {
     ],
   )
   const strict = await ask('POST', `${services}?fieldValidation=Strict`, '{"metadata":{"name":"x","name":"y"},"spec":{"foo":1,"ports":[{"port":80}]}}')
-  t.equal(strict.body.message, 'Service in version "v1" cannot be handled as a Service: strict decoding error: unknown field "spec.foo", duplicate field "metadata.name"')
+  t.equal(strict.body.message, 'Service in version "v1" cannot be handled as a Service: strict decoding error: duplicate field "metadata.name", unknown field "spec.foo"')
   const warned = await ask('POST', `${services}?dryRun=All`, '{"metadata":{"name":"x"},"spec":{"foo":1,"ports":[{"port":80}]}}')
   t.same([warned.code, warned.headers.get('warning')], [201, '299 - "unknown field \\"spec.foo\\""'])
 })

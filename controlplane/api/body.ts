@@ -1,5 +1,6 @@
 import type { IncomingMessage } from 'node:http'
 import { parse as parseYaml } from 'yaml'
+import { jsonTrouble } from '../kinds/gojson.ts'
 import { badRequest, tooLarge } from './status.ts'
 
 const limit = 3_145_728
@@ -29,34 +30,15 @@ export interface Parsed {
   readonly duplicates: readonly string[]
 }
 
-/** Why a text is no JSON, in Go's words. */
+/** Reads JSON; throws a SyntaxError in Go's words. */
 export function parseJson(text: string, duplicates: boolean): Parsed {
   let value: unknown
   try {
     value = JSON.parse(text)
   } catch (error) {
-    throw new SyntaxError(goWords(text, error as Error))
+    throw new SyntaxError(jsonTrouble(text) ?? (error as Error).message)
   }
   return { value, duplicates: duplicates ? findDuplicates(text) : [] }
-}
-
-function goWords(text: string, error: Error): string {
-  if (text.trim() === '' || /Unterminated|Unexpected end|Expected .* in JSON at position/.test(error.message)) {
-    const at = /position (\d+)/.exec(error.message)
-    if (at === null || Number(at[1]) >= text.trimEnd().length) return 'unexpected end of JSON input'
-  }
-  const at = Number(/position (\d+)/.exec(error.message)?.[1] ?? 0)
-  const c = text[at] ?? ''
-  const before = text.slice(0, at).trimEnd().at(-1)
-  const where =
-    at === 0 || before === undefined
-      ? 'looking for beginning of value'
-      : before === '{'
-        ? 'looking for beginning of object key string'
-        : before === ',' || before === ':' || before === '['
-          ? 'looking for beginning of value'
-          : 'after object key:value pair'
-  return `invalid character ${c === "'" ? `'\\''` : `'${c}'`} ${where}`
 }
 
 /** Walks JSON that is known to be valid; collects the paths of keys that an object has twice. */

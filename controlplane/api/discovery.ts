@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import { apiVersion, type Kind } from '../kinds/kind.ts'
+import type { Kind } from '../kinds/kind.ts'
 import type { OpenApi } from './openapi.ts'
 import type { Review } from './server.ts'
 import { reading, send } from './server.ts'
@@ -100,14 +100,14 @@ export class Discovery {
         singularName: k.singular,
         namespaced: k.namespaced,
         kind: k.kind,
-        verbs: k.readOnly === true ? reading : verbs,
+        verbs: k.readOnly === true ? reading : k.collection === false ? verbs.filter((v) => v !== 'deletecollection') : verbs,
         ...(k.shortNames.length === 0 ? {} : { shortNames: k.shortNames }),
         ...(k.categories.length === 0 ? {} : { categories: k.categories }),
-        storageVersionHash:
-          createHash('sha512')
-            .update(`${apiVersion(k)}/${k.kind}`)
-            .digest('base64')
-            .slice(0, 11) + '=',
+        storageVersionHash: createHash('sha256')
+          .update(`${k.storedAs === undefined ? k.group : ''}/${k.version}/${k.kind}`)
+          .digest()
+          .subarray(0, 8)
+          .toString('base64'),
       })
       for (const s of k.subresources)
         out.push({ name: `${k.plural}/${s.name}`, singularName: '', namespaced: k.namespaced, ...(s.group === undefined ? {} : { group: s.group, version: s.version! }), kind: s.kind, verbs: s.verbs })
@@ -147,7 +147,8 @@ export class Discovery {
       .filter((r) => !r.name.includes('/'))
       .map((r) => {
         const subs = flat.filter((s) => s.name.startsWith(`${r.name}/`))
-        const gvk = (l: Listed): object => ({ group: l.group ?? name, version: l.version ?? 'v1', kind: l.kind })
+        // Empty is the group and version that it is listed under.
+        const gvk = (l: Listed): object => ({ group: l.group ?? '', version: l.version ?? '', kind: l.kind })
         return {
           resource: r.name,
           responseKind: gvk(r),

@@ -186,7 +186,7 @@ export function strip(set: FieldSet, subresource: string, hasStatus: boolean): F
   return out
 }
 
-export function compareObjects(k: Kind, before: Json | undefined, now: Json, subresource: string): Difference {
+export function compareObjects(k: Pick<Kind, 'type' | 'status'>, before: Json | undefined, now: Json, subresource: string): Difference {
   const out: Difference = { added: {}, changed: {}, removed: {} }
   compare({ is: 'struct', message: k.type }, before ?? decode(k.type, {}), now, [], out)
   return { added: strip(out.added, subresource, k.status), changed: strip(out.changed, subresource, k.status), removed: strip(out.removed, subresource, k.status) }
@@ -242,10 +242,19 @@ export const stampOf = (now: number): string => `${new Date(now).toISOString().s
 const mostUpdaters = 10
 
 /** Who set which field, after an update by `call`. `given`: the managedFields that the client sent back, if it did. */
-export function managedByUpdate(k: Kind, now: Json, before: Json | undefined, call: Call, at: number, given?: readonly Json[]): Json[] {
+export function managedByUpdate(
+  k: Pick<Kind, 'group' | 'version' | 'type' | 'status'>,
+  now: Json,
+  before: Json | undefined,
+  call: Pick<Call, 'manager' | 'subresource'>,
+  at: number,
+  given?: readonly Json[],
+): Json[] {
   let managers = readManagers(given !== undefined && given.length > 0 ? given : before?.['metadata'].managedFields)
   // One empty entry is how a client says: forget it all.
   if (given !== undefined && given.length === 1 && given[0]!['manager'] === undefined && given[0]!['fieldsV1'] === undefined) managers = []
+  // An object that nobody owns a part of stays so until somebody applies it.
+  if (before !== undefined && managers.length === 0) return []
   const d = compareObjects(k, before, now, call.subresource)
   const mine = union(d.added, d.changed)
   const version = apiVersion(k)

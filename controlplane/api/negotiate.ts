@@ -24,9 +24,11 @@ export function negotiate(accept: string | undefined, include: Include, watch: b
     })
     .sort((a, b) => b.q - a.q)
   let form = false
+  let yaml = false
   for (const { type, p } of ranges) {
     const media = type === 'application/json' || type === '*/*' || type === 'application/*' ? 'json' : type === 'application/yaml' && !watch ? 'yaml' : undefined
     if (media === undefined) {
+      yaml ||= type === 'application/yaml'
       if (type === 'application/vnd.kubernetes.protobuf' && (p.get('as') ?? '') !== '') form = true
       continue
     }
@@ -40,6 +42,7 @@ export function negotiate(accept: string | undefined, include: Include, watch: b
     }
     form = true
   }
+  if (yaml) throw notAcceptable('only the following media types are accepted: application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch', false)
   throw form
     ? notAcceptable('only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf', false)
     : notAcceptable(

@@ -58,6 +58,8 @@ export interface UpdateOptions {
   /** The field owners, where the caller knows better than a comparison. */
   readonly managed?: () => Json[]
   readonly part?: 'status' | 'other'
+  /** It comes from a patch. */
+  readonly patch?: boolean
 }
 
 const letters = 'bcdfghjklmnpqrstvwxz2456789'
@@ -143,7 +145,9 @@ export class Rest {
       if (!(error instanceof DecodeError)) throw error
       throw badRequest(`${kind} in version ${JSON.stringify(version)} cannot be handled as a ${kind}: ${error.message}`)
     }
-    const troubles = [...unknown.map((p) => `unknown field ${JSON.stringify(p)}`), ...duplicates.map((p) => `duplicate field ${JSON.stringify(p)}`)]
+    const troubles = inOrder(given, [...unknown.map((path) => ({ path, what: 'unknown' })), ...duplicates.map((path) => ({ path, what: 'duplicate' }))]).map(
+      ({ path, what }) => `${what} field ${JSON.stringify(path)}`,
+    )
     if (troubles.length > 0 && call.validation === 'Strict')
       throw badRequest(`${kind} in version ${JSON.stringify(version)} cannot be handled as a ${kind}: strict decoding error: ${troubles.join(', ')}`)
     if (call.validation === 'Warn') call.warnings.push(...troubles)
@@ -172,10 +176,9 @@ export class Rest {
       if (generated) m.name = m.generateName + suffix()
       fallbacks(k.type, o)
       k.defaults?.(o)
-      if (k.namespaced && m.name !== undefined) await this.#admission.admit(call, o, undefined)
-      else if (!k.namespaced) await this.#admission.admit(call, o, undefined)
       // Owned is what was asked for with its defaults, not what the server adds below.
       const fields = how.managed?.() ?? managedByUpdate(k, normal(k, o), undefined, call, this.#now())
+      if (!k.namespaced || m.name !== undefined) await this.#admission.admit(call, o, undefined)
       k.prepareCreate?.(o)
       const errors = new FieldErrors()
       validateMeta(m, k.namespaced, k.nameRule, 'metadata', errors)
@@ -243,7 +246,10 @@ export class Rest {
         if (!/^\d+$/.test(m.resourceVersion)) throw new Failure(500, '', `strconv.ParseUint: parsing ${JSON.stringify(m.resourceVersion)}: invalid syntax`)
         throw conflict(k, call.name, modified)
       }
-      if (m.uid !== undefined && m.uid !== b.uid)
+      const errors = new FieldErrors()
+      // A PUT with another uid means another object; a patch says that this one should change it.
+      if (m.uid !== undefined && m.uid !== b.uid && how.patch === true) errors.invalid('metadata.uid', m.uid, 'field is immutable')
+      else if (m.uid !== undefined && m.uid !== b.uid)
         throw conflict(
           k,
           call.name,
@@ -272,10 +278,9 @@ export class Rest {
         if (before['status'] === undefined) delete o['status']
         else o['status'] = before['status']
       }
-      await this.#admission.admit(call, o, before)
       const fields = how.managed?.() ?? managedByUpdate(k, normal(k, o), before, call, this.#now(), meta.managedFields)
+      await this.#admission.admit(call, o, before)
       if (how.part === undefined) k.prepareUpdate?.(o, before)
-      const errors = new FieldErrors()
       validateMeta(meta, k.namespaced, k.nameRule, 'metadata', errors)
       validateMetaUpdate(meta, b, 'metadata', errors)
       if (how.part === 'status') k.validateStatus?.(o, before, errors)
@@ -347,11 +352,12 @@ export class Rest {
       const before = this.read(k, existing)
       const b = before['metadata']
       const { uid, resourceVersion } = options.preconditions ?? {}
+      const asKind = { group: k.group, plural: k.kind }
       if (uid !== undefined && uid !== b.uid)
-        throw conflict(k, call.name, `the UID in the precondition (${uid}) does not match the UID in record (${b.uid}). The object might have been deleted and then recreated`)
+        throw conflict(asKind, call.name, `the UID in the precondition (${uid}) does not match the UID in record (${b.uid}). The object might have been deleted and then recreated`)
       if (resourceVersion !== undefined && resourceVersion !== b.resourceVersion)
         throw conflict(
-          k,
+          asKind,
           call.name,
           `the ResourceVersion in the precondition (${resourceVersion}) does not match the ResourceVersion in record (${b.resourceVersion}). The object might have been modified`,
         )
@@ -400,7 +406,11 @@ export class Rest {
         )
         return { entry, gone: this.find(k, call.namespace, call.name)?.object['metadata'].uid !== b.uid }
       }
-      if (policy === 'Foreground') call.warnings.push('propagationPolicy Foreground is carried out as Background: dependents go after their owner')
+      // The garbage collector lets go of it when everything that holds it up has gone.
+      if (policy === 'Foreground' && !(m.finalizers ?? []).includes('foregroundDeletion')) {
+        m.finalizers = [...(m.finalizers ?? []), 'foregroundDeletion']
+        hold = true
+      }
       const already = m.deletionTimestamp !== undefined
       if (!already || grace < (m.deletionGracePeriodSeconds ?? 0)) {
         if (hold || grace > 0) {
@@ -411,7 +421,14 @@ export class Rest {
         }
       }
       const wait = hold || grace > 0
-      if (wait && already && !(grace < (b.deletionGracePeriodSeconds ?? 0))) return { entry: existing, gone: false }
+      const marks = (m.finalizers ?? []).length !== (b.finalizers ?? []).length
+      if (wait && already && !marks && !(grace < (b.deletionGracePeriodSeconds ?? 0))) return { entry: existing, gone: false }
+      // What may have grace is seen ending before it has gone, also when it gets none.
+      const ending = k.grace !== undefined && !wait
+      if (ending) {
+        m.deletionTimestamp ??= stamp(this.#now())
+        m.deletionGracePeriodSeconds = 0
+      }
       const marked = normal(k, o)
       const bytes = encode(k.storedAs === undefined ? marked : k.storedAs.write(marked))
       if (call.dryRun) return { entry: new Dry(existing.key, wait ? bytes : existing.stored, existing.revision), gone: !wait }
@@ -421,10 +438,11 @@ export class Rest {
           await this.#cache.reached(revision)
           return { entry: new Entry(existing.key, revision, bytes), gone: false }
         }
-        const revision = await this.#store.delete(existing.key, existing.revision)
+        const last = ending && !bytes.equals(existing.stored) ? await this.#store.put(existing.key, bytes, existing.revision) : existing.revision
+        const revision = await this.#store.delete(existing.key, last)
         await this.#cache.reached(revision)
         await this.#admission.released(k, before)
-        return { entry: new Entry(existing.key, k.returnsDeleted ? existing.revision : revision, existing.stored), gone: true }
+        return { entry: new Entry(existing.key, k.returnsDeleted ? last : revision, ending ? bytes : existing.stored), gone: true }
       } catch (error) {
         if (!(error instanceof Conflict)) throw this.#trouble(error)
         if (attempt > 100) throw conflict(k, call.name, modified)
@@ -473,6 +491,19 @@ export class Rest {
     this.#log.error('the store refused a write', { error: error as Error })
     return internal((error as Error).message)
   }
+}
+
+/** Fields in the order in which the document has them. */
+function inOrder<T extends { readonly path: string }>(document: unknown, fields: readonly T[]): readonly T[] {
+  if (fields.length < 2) return fields
+  const places = new Map<string, number>()
+  const walk = (v: unknown, path: string): void => {
+    places.set(path, places.size)
+    if (Array.isArray(v)) v.forEach((item, i) => walk(item, `${path}[${i}]`))
+    else if (typeof v === 'object' && v !== null) for (const [key, item] of Object.entries(v)) walk(item, path === '' ? key : `${path}.${key}`)
+  }
+  walk(document, '')
+  return fields.toSorted((a, b) => (places.get(a.path) ?? 0) - (places.get(b.path) ?? 0))
 }
 
 /** What a dry run would have stored; it has the revision it would have replaced, or none. */

@@ -17,6 +17,7 @@ export function reviews(parts: {
   readonly rules?: (user: User, namespace: string) => Json
 }): Review[] {
   const { authorize, tokens, alive } = parts
+  const group = 'authorization.k8s.io'
   const access = (o: Json, user: User): Json => {
     const { resourceAttributes: r, nonResourceAttributes: n } = o['spec']
     const decision =
@@ -25,15 +26,14 @@ export function reviews(parts: {
         : authorize(user, r.verb ?? '', { group: r.group ?? '', resource: r.resource ?? '', subresource: r.subresource ?? '' }, r.namespace === '' ? undefined : r.namespace, r.name ?? '')
     return { ...o, metadata: o['metadata'], status: { allowed: decision.allowed, ...(decision.reason === '' ? {} : { reason: decision.reason }) } }
   }
-  const check = (o: Json, kind: string, user: boolean): void => {
+  const check = (o: Json, user: boolean): void => {
     const errors = new FieldErrors()
     const { resourceAttributes: r, nonResourceAttributes: n } = o['spec']
     if (r !== undefined && n !== undefined) errors.invalid('spec.nonResourceAttributes', n, 'cannot be specified in combination with resourceAttributes')
-    if (r === undefined && n === undefined) errors.invalid('spec.resourceAttributes', null, 'exactly one of nonResourceAttributes or resourceAttributes must be specified')
+    if (r === undefined && n === undefined) errors.invalid('spec.resourceAttributes', 'null', 'exactly one of nonResourceAttributes or resourceAttributes must be specified')
     if (user && (o['spec'].user ?? '') === '' && (o['spec'].groups ?? []).length === 0) errors.invalid('spec.user', '', 'at least one of user or group must be specified')
-    if (errors.causes.length > 0) throw invalid('authorization.k8s.io', kind, '', errors.causes)
+    if (errors.causes.length > 0) throw invalid(group, '', '', errors.causes)
   }
-  const group = 'authorization.k8s.io'
   return [
     {
       group: 'authentication.k8s.io',
@@ -54,7 +54,7 @@ export function reviews(parts: {
         if (token === '') throw badRequest('token is required for TokenReview in authentication')
         const user = userOfToken(tokens, alive, token, Date.now())
         const audiences: string[] = o['spec'].audiences ?? []
-        if (user === undefined) return { ...o, status: { user: {}, error: '[invalid bearer token, square/go-jose: error in cryptographic primitive]' } }
+        if (user === undefined) return { ...o, status: { user: {}, error: 'invalid bearer token' } }
         return { ...o, status: { authenticated: true, user: info(user), audiences: audiences.length === 0 ? [parts.issuer] : audiences } }
       },
     },
@@ -65,7 +65,7 @@ export function reviews(parts: {
       kind: 'SelfSubjectAccessReview',
       namespaced: false,
       create: (user, o) => {
-        check(o, 'SelfSubjectAccessReview', false)
+        check(o, false)
         return access(o, user)
       },
     },
@@ -76,7 +76,7 @@ export function reviews(parts: {
       kind: 'SubjectAccessReview',
       namespaced: false,
       create: (_user, o) => {
-        check(o, 'SubjectAccessReview', true)
+        check(o, true)
         return access(o, asked(o))
       },
     },
@@ -87,9 +87,9 @@ export function reviews(parts: {
       kind: 'LocalSubjectAccessReview',
       namespaced: true,
       create: (_user, o, namespace) => {
-        check(o, 'LocalSubjectAccessReview', true)
+        check(o, true)
         if ((o['spec'].resourceAttributes?.namespace ?? '') !== namespace)
-          throw invalid(group, 'LocalSubjectAccessReview', '', [
+          throw invalid(group, '', '', [
             {
               reason: 'FieldValueInvalid',
               message: `Invalid value: ${JSON.stringify(o['spec'].resourceAttributes?.namespace ?? '')}: must match metadata.namespace`,
@@ -107,7 +107,7 @@ export function reviews(parts: {
       namespaced: false,
       create: (user, o) => {
         if ((o['spec'].namespace ?? '') === '') throw badRequest('no namespace on request')
-        return { ...o, status: parts.rules?.(user, o['spec'].namespace) ?? { resourceRules: [], nonResourceRules: [], incomplete: false } }
+        return { ...o, metadata: { creationTimestamp: null }, spec: {}, status: parts.rules?.(user, o['spec'].namespace) ?? { resourceRules: [], nonResourceRules: [], incomplete: false } }
       },
     },
   ]

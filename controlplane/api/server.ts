@@ -1,13 +1,15 @@
 import { createServer as createHttp, type IncomingMessage, type RequestListener, type Server, type ServerResponse } from 'node:http'
 import { createServer as createHttps } from 'node:https'
 import type { Duplex } from 'node:stream'
+import { isDeepStrictEqual } from 'node:util'
 import { gzipSync } from 'node:zlib'
-import { stringify as stringifyYaml } from 'yaml'
+import { stringify as stringifyYaml, type Tags } from 'yaml'
 import type { Authenticate } from '../identity/authenticate.ts'
 import type { Authorize, Decision, Target } from '../identity/authorize.ts'
 import type { User } from '../identity/user.ts'
 import type { Json } from '../kinds/decode.ts'
 import { decode } from '../kinds/decode.ts'
+import { jsonTrouble } from '../kinds/gojson.ts'
 import { FieldErrors } from '../kinds/invalid.ts'
 import { apiVersion, since, type Kind } from '../kinds/kind.ts'
 import { message, type Message } from '../kinds/schema.ts'
@@ -17,11 +19,28 @@ import { parseJson, parseYamlBody, readBody, type Parsed } from './body.ts'
 import { Dry, brief, type Call, type DeleteOptions, type Rest } from './rest.ts'
 import type { Cache, Entry } from './cache.ts'
 import type { Discovery } from './discovery.ts'
+import { managedByUpdate } from './managed.ts'
 import { negotiate, type Form } from './negotiate.ts'
 import { jsonPatch, mergePatch, strategicMerge } from './patch.ts'
 import { decodeProtobuf } from './protobuf.ts'
 import { fieldSelector, labelSelector } from './selectors.ts'
-import { badRequest, Failure, forbidden, gone, internal, invalid, methodNotAllowed, noSuchResource, statusOf, timeoutTooLarge, unauthorized, unsupportedMedia } from './status.ts'
+import {
+  badRequest,
+  Failure,
+  forbidden,
+  gone,
+  internal,
+  invalid,
+  methodNotAllowed,
+  noSuchResource,
+  notAcceptable,
+  statusOf,
+  timeoutTooLarge,
+  unauthorized,
+  unsupportedMedia,
+  unsupportedPatch,
+  PlainFailure,
+} from './status.ts'
 import { table, partial, type Include } from './table.ts'
 import { objectBytes, serveWatch } from './watch.ts'
 
@@ -46,7 +65,7 @@ export interface Review {
   readonly kind: string
   readonly namespaced: boolean
   readonly singular: string
-  create(user: User, object: Json, namespace: string | undefined): Json
+  create(user: User, object: Json, namespace: string | undefined): Json | Promise<Json>
 }
 
 /** What a path that is no resource answers. */
@@ -184,7 +203,7 @@ export class ApiServer {
     for (const name of Object.keys(request.headers)) if (name.startsWith('impersonate-extra-')) extra[decodeURIComponent(name.slice(18))] = header(request, name)
     if (as === undefined) {
       if (groups.length > 0 || uid !== undefined || Object.keys(extra).length > 0)
-        throw internal(`requested [${[...groups.map((g) => `{Kind:Group Namespace: Name:${g} UID: APIVersion: ResourceVersion: FieldPath:}`)].join(' ')}] without impersonating a user`)
+        throw new PlainFailure(500, '', `Internal Server Error: ${JSON.stringify(request.url)}: requested [${groups.map((g) => `{Group  ${g}  }`).join(' ')}] without impersonating a user\n`)
       return user
     }
     const name = String(as)
@@ -257,8 +276,15 @@ export class ApiServer {
     if (review !== undefined) {
       if (route.verb !== 'create' || route.name !== '') throw methodNotAllowed()
       const given = await this.#body(request, { validation: validationOf(query), warnings: context.warnings }, review.kind, review.group, 'v1', review.kind)
-      const answer = review.create(user, given, route.namespace)
-      this.#object(context, 201, answer)
+      given['metadata'].managedFields = managedByUpdate(
+        { group: review.group, version: 'v1', status: false, type: message(review.kind) },
+        given,
+        undefined,
+        { manager: managerOf(request, query), subresource: '' },
+        parts.rest.now,
+      )
+      if (given['metadata'].managedFields.length === 0) delete given['metadata'].managedFields
+      this.#object(context, 201, await review.create(user, given, route.namespace))
       return
     }
     const sub = known === undefined ? undefined : `${known.plural}/${route.subresource}`
@@ -293,7 +319,6 @@ export class ApiServer {
       errors.causes.push({ reason: 'FieldValueTooLong', message: 'Too long: may not be more than 128 bytes', field: 'fieldManager' })
       throw invalid('meta.k8s.io', optionsName(route.verb), '', errors.causes)
     }
-    const manager = given !== '' ? given : (String(request.headers['user-agent'] ?? 'unknown').split('/')[0] ?? 'unknown')
     const call: Call = {
       user,
       kind: k,
@@ -301,7 +326,7 @@ export class ApiServer {
       name: route.name,
       subresource: route.subresource,
       dryRun: dry.length > 0,
-      manager: manager === '' ? 'unknown' : manager,
+      manager: managerOf(request, query),
       validation: validation as Call['validation'],
       warnings: context.warnings,
     }
@@ -352,7 +377,7 @@ export class ApiServer {
       case 'update': {
         const o = await this.#decoded(request, call)
         const name = o['metadata'].name ?? ''
-        if (name === '') throw badRequest('name must be provided')
+        if (name === '') throw badRequest(`the name of the object (${route.name} based on URL) was undeterminable: name must be provided`)
         if (name !== route.name) throw badRequest(`the name of the object (${name}) does not match the name on the URL (${route.name})`)
         if (k.namespaced && o['metadata'].namespace !== undefined && o['metadata'].namespace !== route.namespace)
           throw badRequest('the namespace of the provided object does not match the namespace sent on the request')
@@ -392,6 +417,7 @@ export class ApiServer {
         return
       }
       case 'deletecollection': {
+        if (k.collection === false) throw methodNotAllowed()
         const options = await this.#deleteOptions(request, query, call)
         const chosen = this.#choose(k, query, route.namespace, '')
         const gone_: Json[] = []
@@ -446,7 +472,7 @@ export class ApiServer {
     const { rest, cache } = this.#parts
     const { kind: k } = call
     const type = mediaType(request.headers['content-type'])
-    if (!patchTypes.includes(type)) throw unsupportedMedia(patchTypes)
+    if (!patchTypes.includes(type)) throw unsupportedPatch()
     const apply = type === 'application/apply-patch+yaml'
     const force = query.get('force')
     if (!apply && force !== null) {
@@ -492,12 +518,18 @@ export class ApiServer {
         }
         let o: Json
         try {
-          o = rest.decode(call, patched, duplicates)
+          o = rest.decode(call, sortKeys(patched), duplicates)
         } catch (error) {
           // A patch whose result does not fit the type is told with the whole result; what strict decoding refuses is not.
           if (!(error instanceof Failure) || error.message.includes('strict decoding error')) throw error
           const said = error.message.replace(/^.* cannot be handled as a [^:]*: /, '')
-          throw invalid('', '', '', [{ reason: 'FieldValueInvalid', message: `Invalid value: ${JSON.stringify(JSON.stringify(patched))}: ${said}`, field: 'patch' }])
+          throw invalid('', '', '', [
+            {
+              reason: 'FieldValueInvalid',
+              message: `Invalid value: ${JSON.stringify(patchedText({ kind: k.kind, apiVersion: apiVersion(k), ...decode(k.type, before) }, patched as Json))}: ${said}`,
+              field: 'patch',
+            },
+          ])
         }
         const name = o['metadata'].name ?? ''
         if (name !== before['metadata'].name) throw badRequest(`the name of the object (${name}) does not match the name on the URL (${call.name})`)
@@ -505,7 +537,7 @@ export class ApiServer {
           throw badRequest('the namespace of the provided object does not match the namespace sent on the request')
         return o
       },
-      { retry: true, ...(status ? { part: 'status' as const } : {}) },
+      { retry: true, patch: true, ...(status ? { part: 'status' as const } : {}) },
     )
     this.#entry(context, 200, k, entry)
   }
@@ -523,6 +555,8 @@ export class ApiServer {
           throw badRequest(`couldn't get version/kind; json parse error: ${(error as Error).message}`)
         }
       } else throw unsupportedMedia(bodyTypes)
+      if ((out?.['kind'] ?? 'DeleteOptions') !== 'DeleteOptions')
+        throw new Failure(500, '', `no kind ${JSON.stringify(out['kind'])} is registered for version ${JSON.stringify(out['apiVersion'] ?? '')} in scheme "pkg/runtime/scheme.go:100"`)
       try {
         out = decode(message('DeleteOptions'), out ?? {})
       } catch (error) {
@@ -535,7 +569,7 @@ export class ApiServer {
     if ((out['dryRun'] ?? []).length > 0) (call as { dryRun: boolean }).dryRun = true
     const policy = out['propagationPolicy']
     const errors = new FieldErrors()
-    if (policy !== undefined && !['Foreground', 'Background', 'Orphan'].includes(policy)) errors.unsupported('propagationPolicy', policy, ['Background', 'Foreground', 'Orphan', 'nil'])
+    if (policy !== undefined && !['Foreground', 'Background', 'Orphan'].includes(policy)) errors.unsupported('propagationPolicy', policy, ['Foreground', 'Background', 'Orphan', 'nil'])
     if (policy !== undefined && out['orphanDependents'] !== undefined) errors.invalid('propagationPolicy', policy, 'orphanDependents and deletionPropagation cannot be both set')
     if (errors.causes.length > 0) throw invalid('meta.k8s.io', 'DeleteOptions', '', errors.causes)
     return out as DeleteOptions
@@ -598,13 +632,14 @@ export class ApiServer {
     let after = ''
     if (token !== '') {
       if (version !== '' && version !== '0') throw badRequest('specifying resource version is not allowed when using continue')
-      let c: { readonly v?: string; readonly rv?: number; readonly start?: string }
-      try {
-        c = JSON.parse(Buffer.from(token, 'base64url').toString()) as typeof c
-      } catch {
-        throw badRequest('continue key is not valid: illegal base64 data at input byte 0')
-      }
-      if (c.v !== 'meta.k8s.io/v1' || typeof c.start !== 'string') throw badRequest(`continue key is not valid: server does not recognize this encoded version ${JSON.stringify(c.v ?? '')}`)
+      const wrong = (why: string): Failure => badRequest(`invalid continue token: continue key is not valid: ${why}`)
+      const strange = token.search(/[^-\w]/)
+      if (strange >= 0) throw wrong(`illegal base64 data at input byte ${strange}`)
+      const bytes = Buffer.from(token, 'base64url')
+      const trouble = jsonTrouble(bytes)
+      if (trouble !== undefined) throw wrong(trouble)
+      const c = JSON.parse(bytes.toString()) as { readonly v?: string; readonly rv?: number; readonly start?: string }
+      if (c.v !== 'meta.k8s.io/v1' || typeof c.start !== 'string') throw wrong(`server does not recognize this encoded version ${JSON.stringify(c.v ?? '')}`)
       after = c.start
       if (c.rv === -1) at = cache.revision
       else {
@@ -673,6 +708,9 @@ export class ApiServer {
     const version = query.get('resourceVersion') ?? ''
     const match = query.get('resourceVersionMatch') ?? ''
     const initial = query.get('sendInitialEvents')
+    // Rows are no objects: a list cannot be put together from them.
+    if (initial === 'true' && context.form?.as === 'table')
+      throw notAcceptable('only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf', false)
     const bookmarks = boolean(query.get('allowWatchBookmarks'))
     const timeout = integer(query.get('timeoutSeconds'))
     const errors = new FieldErrors()
@@ -718,7 +756,7 @@ export class ApiServer {
   #object(context: Answering, code: number, object: Json, warn = true): void {
     void warn
     if (context.form?.media === 'yaml') {
-      this.#bytes(context, code, Buffer.from(stringifyYaml(object, { sortMapEntries: true, indentSeq: false, lineWidth: 0, version: '1.1' })), 'application/yaml')
+      this.#bytes(context, code, yamlOf(object), 'application/yaml')
       return
     }
     this.#bytes(context, code, Buffer.from(JSON.stringify(object)))
@@ -737,6 +775,10 @@ export class ApiServer {
       return
     }
     let failure: Failure
+    if (error instanceof PlainFailure) {
+      send(response, error.code, 'text/plain; charset=utf-8', error.message, request)
+      return
+    }
     if (error instanceof Failure) failure = error
     else {
       const e = error as NodeJS.ErrnoException
@@ -752,7 +794,8 @@ export class ApiServer {
     if (failure.details?.retryAfterSeconds !== undefined) response.setHeader('retry-after', String(failure.details.retryAfterSeconds))
     if (failure.code === 413) response.setHeader('connection', 'close')
     for (const w of context.warnings) response.appendHeader('warning', `299 - ${JSON.stringify(w)}`)
-    send(response, failure.code, 'application/json', Buffer.from(JSON.stringify(body)), request)
+    const yaml = /^\s*application\/yaml/.test(request.headers.accept ?? '')
+    send(response, failure.code, yaml ? 'application/yaml' : 'application/json', yaml ? yamlOf(body, 90) : JSON.stringify(body), request)
   }
 
   async #upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
@@ -788,9 +831,34 @@ export class ApiServer {
   }
 }
 
+/** What a patch led to has no order of its own: Kubernetes reads it in that of its keys. */
+function sortKeys(v: unknown): unknown {
+  if (Array.isArray(v)) return v.map(sortKeys)
+  if (typeof v !== 'object' || v === null) return v
+  return Object.fromEntries(
+    Object.entries(v)
+      .toSorted(([a], [b]) => (a < b ? -1 : 1))
+      .map(([key, item]) => [key, sortKeys(item)]),
+  )
+}
+
+/** What a patch led to, as error texts show it: what it touched in the order of keys, the rest as it was. */
+function patchedText(before: Json, now: Json): string {
+  const show = (was: any, is: any): any => {
+    if (typeof is !== 'object' || is === null || Array.isArray(is)) return is
+    if (isDeepStrictEqual(was, is)) return was
+    return Object.fromEntries(
+      Object.keys(is)
+        .sort()
+        .map((key) => [key, show(was?.[key], is[key])]),
+    )
+  }
+  return JSON.stringify(show(before, now))
+}
+
 async function patchFunction(request: IncomingMessage): Promise<(before: Json, type: Message) => Json> {
   const type = mediaType(request.headers['content-type'])
-  if (!patchTypes.includes(type) || type === 'application/apply-patch+yaml') throw unsupportedMedia(patchTypes)
+  if (!patchTypes.includes(type) || type === 'application/apply-patch+yaml') throw unsupportedPatch()
   let patch: unknown
   try {
     patch = parseJson((await readBody(request)).toString(), false).value
@@ -800,6 +868,13 @@ async function patchFunction(request: IncomingMessage): Promise<(before: Json, t
   }
   return (before, schema) =>
     type === 'application/json-patch+json' ? jsonPatch(before, patch) : type === 'application/merge-patch+json' ? mergePatch(before, patch) : strategicMerge(schema, before, patch as Json)
+}
+
+/** As Kubernetes writes YAML: keys in order, lists not indented, and a dot is a word. (Go folds a line at the first blank after column 80.) */
+function yamlOf(object: Json, lineWidth = 0): Buffer {
+  const customTags = (tags: Tags): Tags =>
+    tags.map((t) => (typeof t === 'object' && 'test' in t && t.test?.test('.') === true ? { ...t, test: /^[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)$/ } : t) as Tags[number])
+  return Buffer.from(stringifyYaml(object, { sortMapEntries: true, indentSeq: false, lineWidth, version: '1.1', customTags, singleQuote: lineWidth > 0 ? true : null }))
 }
 
 function scaleTable(o: Json, now: number): Json {
@@ -868,7 +943,8 @@ function parseRoute(method: string, path: string, query: URLSearchParams): Route
   let verb: string
   switch (method) {
     case 'GET':
-      verb = watch && subresource === '' ? 'watch' : name === '' ? 'list' : 'get'
+      // One object is watched by a field selector; beside its name `watch` says nothing.
+      verb = watch && subresource === '' && (name === '' || oldWatch) ? 'watch' : name === '' ? 'list' : 'get'
       break
     case 'POST':
       verb = 'create'
@@ -896,6 +972,11 @@ function unescape_(text: string): string {
   } catch {
     return text
   }
+}
+
+/** Who changes fields: as the request says, else the program that sends it. */
+function managerOf(request: IncomingMessage, query: URLSearchParams): string {
+  return query.get('fieldManager') || (request.headers['user-agent'] ?? '').split('/')[0] || 'unknown'
 }
 
 const mediaType = (header_: string | undefined): string => (header_ ?? '').split(';')[0]!.trim().toLowerCase()

@@ -25,6 +25,9 @@ export interface Details {
   readonly retryAfterSeconds?: number
 }
 
+/** A refusal from before the API: Kubernetes tells it in plain text. */
+export class PlainFailure extends Failure {}
+
 type Named = Pick<Kind, 'group' | 'plural'>
 
 const details = (k: Named, name: string): Details => ({ ...(name === '' ? {} : { name }), ...(k.group === '' ? {} : { group: k.group }), kind: k.plural })
@@ -44,6 +47,8 @@ export const modified = 'the object has been modified; please apply your changes
 export const gone = (text: string): Failure => new Failure(410, 'Expired', text)
 export const tooOld = 'The resourceVersion for the provided watch is too old.'
 export const tooLarge = (limit: number): Failure => new Failure(413, 'RequestEntityTooLarge', `Request entity too large: limit is ${limit}`)
+/** A patch in a form that no patch has: refused before anybody looked at it. */
+export const unsupportedPatch = (): Failure => new Failure(415, 'UnsupportedMediaType', '415: Unsupported Media Type', {})
 export const unsupportedMedia = (accepted: readonly string[]): Failure =>
   new Failure(415, 'UnsupportedMediaType', `the body of the request was in an unknown format - accepted media types include: ${accepted.join(', ')}`)
 export const notAcceptable = (text: string, empty = true): Failure => new Failure(406, 'NotAcceptable', text, empty ? {} : undefined)
@@ -62,7 +67,7 @@ export function invalid(group: string, kind: string, name: string, causes: reado
   return new Failure(422, 'Invalid', `${group === '' ? kind : `${kind}.${group}`} ${JSON.stringify(name)} is invalid: ${unique.length === 1 ? unique[0] : `[${unique.join(', ')}]`}`, {
     ...(name === '' ? {} : { name }),
     ...(group === '' ? {} : { group }),
-    kind,
+    ...(kind === '' ? {} : { kind }),
     causes,
   })
 }

@@ -11,8 +11,8 @@ import { selectorText } from '../kinds/workload.ts'
 import { serviceaccounts } from '../kinds/serviceaccount.ts'
 import type { Pair } from '../identity/ca.ts'
 import type { Tokens } from '../identity/tokens.ts'
-import type { Rest } from './rest.ts'
-import { stamp } from './rest.ts'
+import { managedByUpdate } from './managed.ts'
+import { stamp, type Call, type Rest } from './rest.ts'
 import type { SubCall, SubHandler } from './server.ts'
 import { badRequest, conflict, Failure, internal, invalid } from './status.ts'
 
@@ -30,7 +30,7 @@ export interface Helpers {
 export function subresources(h: Helpers): ReadonlyMap<string, SubHandler> {
   return new Map<string, SubHandler>([
     ['namespaces/finalize', finalize(h)],
-    ['pods/binding', binding(h)],
+    ['pods/binding', async (call) => call.answer(201, await bind(h.rest, call, await call.body('Binding', '', 'v1')))],
     ['pods/eviction', eviction(h)],
     ['pods/log', log(h)],
     ['serviceaccounts/token', token(h)],
@@ -59,43 +59,38 @@ function finalize({ rest }: Helpers): SubHandler {
   }
 }
 
-function binding({ rest }: Helpers): SubHandler {
-  return async (call) => {
-    const b = await call.body('Binding', '', 'v1')
-    const { target } = b
-    if ((target?.name ?? '') === '') {
-      const errors = new FieldErrors()
-      errors.required('target.name')
-      throw invalid('', 'Binding', call.name, errors.causes)
-    }
-    if ((target.kind ?? '') !== '' && target.kind !== 'Node' && target.kind !== 'Minion') {
-      const errors = new FieldErrors()
-      errors.unsupported('target.kind', target.kind, ['', 'Node'])
-      throw invalid('', 'Binding', call.name, errors.causes)
-    }
-    await rest.update(
-      call,
-      (before) => {
-        const now: Json = structuredClone(before)
-        if (before['metadata'].deletionTimestamp !== undefined) throw conflict({ group: '', plural: 'pods/binding' }, call.name, `pod ${call.name} is being deleted, cannot be assigned to a host`)
-        if ((before['spec'].nodeName ?? '') !== '')
-          throw conflict({ group: '', plural: 'pods/binding' }, call.name, `pod ${call.name} is already assigned to node ${JSON.stringify(before['spec'].nodeName)}`)
-        now['spec'].nodeName = target.name
-        const at = stamp(rest.now)
-        const conditions = ((now['status'].conditions ?? []) as Json[]).filter((c) => c['type'] !== 'PodScheduled')
-        now['status'].conditions = [...conditions, { type: 'PodScheduled', status: 'True', lastProbeTime: null, lastTransitionTime: at }]
-        return now
-      },
-      { retry: true, part: 'other' },
-    )
-    call.answer(201, { kind: 'Status', apiVersion: 'v1', metadata: {}, status: 'Success', code: 201 })
+/** A Pod put on a node, by `pods/NAME/binding` and, older, by `bindings`. */
+export async function bind(rest: Rest, call: Call, b: Json): Promise<Json> {
+  const { target } = b
+  if ((target?.name ?? '') === '') {
+    const errors = new FieldErrors()
+    errors.required('target.name')
+    throw invalid('', 'Binding', call.name, errors.causes)
   }
+  if ((target.kind ?? '') !== '' && target.kind !== 'Node' && target.kind !== 'Minion')
+    throw new Failure(500, '', `target.kind: Unsupported value: ${JSON.stringify(target.kind)}: supported values: "Node", "<empty>"`)
+  await rest.update(
+    call,
+    (before) => {
+      const now: Json = structuredClone(before)
+      if (before['metadata'].deletionTimestamp !== undefined) throw conflict({ group: '', plural: 'pods/binding' }, call.name, `pod ${call.name} is being deleted, cannot be assigned to a host`)
+      if ((before['spec'].nodeName ?? '') !== '')
+        throw conflict({ group: '', plural: 'pods/binding' }, call.name, `pod ${call.name} is already assigned to node ${JSON.stringify(before['spec'].nodeName)}`)
+      now['spec'].nodeName = target.name
+      const at = stamp(rest.now)
+      const conditions = ((now['status'].conditions ?? []) as Json[]).filter((c) => c['type'] !== 'PodScheduled')
+      now['status'].conditions = [...conditions, { type: 'PodScheduled', status: 'True', lastProbeTime: null, lastTransitionTime: at }]
+      return now
+    },
+    { retry: true, part: 'other' },
+  )
+  return { kind: 'Status', apiVersion: 'v1', metadata: {}, status: 'Success', code: 201 }
 }
 
 function eviction({ rest }: Helpers): SubHandler {
   return async (call) => {
     const e = await call.body('Eviction', 'policy', 'v1')
-    if (e['metadata'].name !== undefined && e['metadata'].name !== call.name) throw badRequest(`name in URL does not match name in Eviction object: ${e['metadata'].name}, expected ${call.name}`)
+    if (e['metadata'].name !== undefined && e['metadata'].name !== call.name) throw badRequest('name in URL does not match name in Eviction object')
     rest.entry(pods, call.namespace, call.name)
     const options = e['deleteOptions'] ?? {}
     await rest.delete({ ...call, dryRun: call.dryRun || (options.dryRun ?? []).length > 0 }, options)
@@ -136,6 +131,8 @@ function token({ rest, tokens, issuer }: Helpers): SubHandler {
       else throw badRequest(`cannot bind token to object of type ${bound.apiVersion ?? ''}, Kind=${bound.kind ?? ''}`)
     }
     const now = Math.floor(rest.now / 1000)
+    const type = { group: 'authentication.k8s.io', version: 'v1', status: false, type: message('TokenRequest') }
+    const fields = managedByUpdate(type, { ...asked, spec: { ...spec, audiences, expirationSeconds: seconds } }, undefined, call, rest.now)
     const named = (o: Json): { name: string; uid: string } => ({ name: o['metadata'].name, uid: o['metadata'].uid })
     const text = tokens.issue({
       aud: audiences,
@@ -156,7 +153,7 @@ function token({ rest, tokens, issuer }: Helpers): SubHandler {
     call.answer(201, {
       kind: 'TokenRequest',
       apiVersion: 'authentication.k8s.io/v1',
-      metadata: { name: meta.name, namespace: meta.namespace, creationTimestamp: stamp(rest.now), managedFields: undefined },
+      metadata: { name: meta.name, namespace: meta.namespace, creationTimestamp: stamp(rest.now), ...(fields.length === 0 ? {} : { managedFields: fields }) },
       spec: { audiences, expirationSeconds: seconds, boundObjectRef: bound ?? null },
       status: { token: text, expirationTimestamp: stamp((now + seconds) * 1000) },
     })
@@ -287,6 +284,6 @@ function named(raw: Buffer, node: string, host: string): Error | undefined {
 
 /** The log of a Pod that runs nowhere yet is empty. */
 function send404(call: SubCall): void {
-  call.response.writeHead(200, { 'content-type': 'text/plain', 'cache-control': 'no-cache, private', 'content-length': 0 })
+  call.response.writeHead(204, { 'cache-control': 'no-cache, private' })
   call.response.end()
 }

@@ -1,5 +1,5 @@
 import type { ServerResponse } from 'node:http'
-import type { Json } from '../kinds/decode.ts'
+import { decode, type Json } from '../kinds/decode.ts'
 import { apiVersion, type Kind } from '../kinds/kind.ts'
 import { typeMeta, type Cache, type Entry, type Follower, type Happening } from './cache.ts'
 import type { Form } from './negotiate.ts'
@@ -78,7 +78,7 @@ export function serveWatch(cache: Cache, response: ServerResponse, request: Watc
   }
   const bookmark = (last: boolean): void => {
     const metadata: Json = { resourceVersion: String(cache.revision) }
-    if (last) metadata['annotations'] = { 'k8s.io/initial-events-end': 'true' }
+    if (last) metadata['annotations'] = { 'k8s.io/initial-events-end': 'true', 'kubernetes.io/initial-events-list-blueprint': blueprint(k, form) }
     const object =
       form.as === 'object'
         ? { kind: k.kind, apiVersion: apiVersion(k), ...emptyOf(k, metadata) }
@@ -137,8 +137,11 @@ export function serveWatch(cache: Cache, response: ServerResponse, request: Watc
 }
 
 function emptyOf(k: Kind, metadata: Json): Json {
-  const meta: Json = { ...metadata, creationTimestamp: null }
-  const out: Json = { metadata: meta }
-  for (const f of k.type.fields.values()) if (f.name !== 'metadata' && !f.pointer && f.type.is === 'message') out[f.name] = {}
-  return out
+  return decode(k.type, { metadata: { ...metadata, creationTimestamp: null } })
+}
+
+/** The empty list that a client puts the initial events into. */
+function blueprint(k: Kind, form: Form): string {
+  const [kind, version] = form.as === 'partial' ? ['PartialObjectMetadataList', `meta.k8s.io/${form.version}`] : [`${k.kind}List`, apiVersion(k)]
+  return Buffer.from(`${JSON.stringify({ kind, apiVersion: version, metadata: {}, items: null })}\n`).toString('base64')
 }

@@ -5,8 +5,8 @@ import { endpoints, endpointslices, keyOf, pods, services } from '../../kube/res
 import { selects } from '../../kube/selectors.ts'
 import { conditionOf, namespaceOf } from './cluster.ts'
 import type { Controller } from './controller.ts'
-import { addressesOf, carryOut, hasSelector, portsOf, sameForServices, servicesOf } from './endpointslices.ts'
-import { planSlices, type Group } from './slices.ts'
+import { addressesOf, carryOut, ChangeTimes, hasSelector, portsOf, sameForServices, servicesOf } from './endpointslices.ts'
+import { changeTime, planSlices, type Group } from './slices.ts'
 
 /** Addresses in one Endpoints object; more are left out, as every client since 2021 reads slices. */
 const mostAddresses = 1000
@@ -17,12 +17,15 @@ export const endpointsController: Controller = {
   start({ client, cluster, queue, signal }) {
     const all = { services: cluster.of(services), pods: cluster.of(pods), endpoints: cluster.of(endpoints) }
     const work = queue('endpoints', sync, { workers: 4 })
+    const times = new ChangeTimes()
     /** Endpoints without their Service: it went while we looked on, or before we came. Hand-made ones go too. */
     const dropped = new Set<string>()
     all.services.on((now, before) => {
       const key = keyOf((now ?? before)!)
-      if (now === undefined) dropped.add(key)
-      else dropped.delete(key)
+      if (now === undefined) {
+        dropped.add(key)
+        times.forget(key)
+      } else dropped.delete(key)
       work.add(key)
     })
     all.pods.on((now, before) => {
@@ -53,11 +56,15 @@ export const endpointsController: Controller = {
         }
         if (!hasSelector(service) || service.metadata.deletionTimestamp !== undefined) return
         const wanted = compileEndpoints(service, all.pods.in(namespace))
-        if (before === undefined) await all.endpoints.shows(await client.create(endpoints, wanted, { signal }))
+        const since = times.since(key, service, all.pods.in(namespace))
+        const changed = since === undefined ? {} : { [changeTime]: since }
+        if (before === undefined)
+          await all.endpoints.shows(await client.create(endpoints, { ...wanted, metadata: { ...wanted.metadata, annotations: { ...wanted.metadata.annotations, ...changed } } }, { signal }))
         else if (!equal(before.subsets ?? [], wanted.subsets) || !equal(before.metadata.labels ?? {}, wanted.metadata.labels) || truncated(before) !== truncated(wanted)) {
           const annotations = { ...before.metadata.annotations }
           delete annotations[overCapacity]
-          const metadata = { ...before.metadata, labels: wanted.metadata.labels!, annotations: { ...annotations, ...wanted.metadata.annotations } }
+          delete annotations[changeTime]
+          const metadata = { ...before.metadata, labels: wanted.metadata.labels!, annotations: { ...annotations, ...wanted.metadata.annotations, ...changed } }
           await all.endpoints.shows(await client.update(endpoints, { ...before, metadata, subsets: wanted.subsets! }, { signal }))
         }
       } catch (error) {

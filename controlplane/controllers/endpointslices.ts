@@ -82,7 +82,7 @@ function written<T extends { readonly endpoints: readonly SliceEndpoint[]; reado
 }
 
 /** When what changed since the last look began: a Pod became ready or stopped being so, or the Service was made. */
-class ChangeTimes {
+export class ChangeTimes {
   readonly #seen = new Map<string, { readonly service: string; readonly pods: ReadonlyMap<string, string> }>()
 
   /** The earliest of the new times, or none if nothing tells one. */
@@ -96,8 +96,9 @@ class ChangeTimes {
     for (const pod of all) {
       if (!selects(service.spec.selector ?? {}, pod.metadata.labels)) continue
       const time = pod.status?.conditions?.find((c) => c.type === 'Ready')?.lastTransitionTime
-      if (time === undefined) continue
-      pods.set(pod.metadata.name, time)
+      // The API tells a time that nobody set as null.
+      if ((time ?? '') === '') continue
+      pods.set(pod.metadata.name, time!)
       note(time, before?.pods.get(pod.metadata.name))
     }
     const made = service.metadata.creationTimestamp ?? ''

@@ -127,7 +127,7 @@ function draft(group: Group, endpoints: readonly SliceEndpoint[], facts: SliceFa
 }
 
 /** By this annotation proxies tell how long a change took to reach them. */
-const changeTime = 'endpoints.kubernetes.io/last-change-trigger-time'
+export const changeTime = 'endpoints.kubernetes.io/last-change-trigger-time'
 
 function rewritten(slice: EndpointSlice, facts: SliceFacts): ObjectMeta {
   const { [changeTime]: _, ...others } = slice.metadata.annotations ?? {}

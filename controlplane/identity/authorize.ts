@@ -16,7 +16,6 @@ export type Authorize = (user: User, verb: string, target: Target, namespace: st
 
 /** Paths that anybody may read. */
 const open: readonly string[] = ['/healthz', '/livez', '/readyz', '/version', joinPath]
-const discovery = ['/api', '/api/*', '/apis', '/apis/*', '/openapi', '/openapi/*', '/healthz', '/livez', '/readyz', '/version', '/version/']
 
 /** The decision: `system:masters` everything, the parts their few verbs, others what `more` (RBAC) says. */
 export function authorizer(more: Authorize | undefined): Authorize {
@@ -24,9 +23,9 @@ export function authorizer(more: Authorize | undefined): Authorize {
     if (user.groups.includes('system:masters')) return { allowed: true, reason: '' }
     if ('path' in target) {
       if (verb === 'post' && isOwnJoin(user, target.path)) return { allowed: true, reason: '' }
+      const decision = more?.(user, verb, target, namespace, name) ?? { allowed: false, reason: '' }
       const health = open.some((p) => target.path === p || (p !== '/version' && p !== joinPath && target.path.startsWith(`${p}/`)))
-      if (verb === 'get' && (health || (user.groups.includes('system:authenticated') && discovery.some((p) => (p.endsWith('/*') ? target.path.startsWith(p.slice(0, -1)) : p === target.path)))))
-        return { allowed: true, reason: '' }
+      return !decision.allowed && verb === 'get' && health ? { allowed: true, reason: '' } : decision
     } else {
       const resource = `${target.resource}${target.subresource === undefined || target.subresource === '' ? '' : `/${target.subresource}`}${target.group === '' ? '' : `.${target.group}`}`
       for (const who of [user.name, ...user.groups]) {

@@ -41,10 +41,6 @@ export const fixed: Readonly<Record<string, readonly Grant[]>> = {
     { verbs: ['create'], resources: ['serviceaccounts/token', 'tokenreviews.authentication.k8s.io', 'subjectaccessreviews.authorization.k8s.io'] },
     events,
   ],
-  // Everybody who is somebody may ask who they are and what they may do.
-  'system:authenticated': [
-    { verbs: ['create'], resources: ['selfsubjectreviews.authentication.k8s.io', 'selfsubjectaccessreviews.authorization.k8s.io', 'selfsubjectrulesreviews.authorization.k8s.io'] },
-  ],
 }
 
 /** The identities that `switchyard kubeconfig` makes, and their groups; undefined: no such identity. */

@@ -96,13 +96,10 @@ export class Rbac {
       for (const g of Object.hasOwn(fixed, who) ? fixed[who]! : [])
         yield* g.resources.map((r) => ({ verbs: g.verbs, apiGroups: [r.includes('.') ? r.slice(r.indexOf('.') + 1) : ''], resources: [r.includes('.') ? r.slice(0, r.indexOf('.')) : r] }))
     for (const grant of this.#grants(user, namespace, [])) yield* grant.rules
-    if (!user.groups.includes('system:authenticated') && !user.groups.includes('system:masters')) return
     if (user.groups.includes('system:masters')) {
       yield { verbs: ['*'], apiGroups: ['*'], resources: ['*'] }
       yield { verbs: ['*'], nonResourceURLs: ['*'] }
     }
-    for (const path of ['/api', '/api/*', '/apis', '/apis/*', '/healthz', '/livez', '/openapi', '/openapi/*', '/readyz', '/version', '/version/']) yield { verbs: ['get'], nonResourceURLs: [path] }
-    for (const path of ['/healthz', '/livez', '/readyz', '/version', '/version/']) yield { verbs: ['get'], nonResourceURLs: [path] }
   }
 
   *#grants(user: User, namespace: string | undefined, missing: string[]): Iterable<{ readonly rules: readonly Rule[]; readonly binding: string; readonly role: string; readonly subject: string }> {
@@ -234,6 +231,17 @@ const administering: readonly Rule[] = [
 const aggregate = (to: string): Json => ({ [`rbac.authorization.k8s.io/aggregate-to-${to}`]: 'true' })
 const collecting = (from: string): Json => ({ clusterRoleSelectors: [{ matchLabels: aggregate(from) }] })
 
+const health = ['/healthz', '/livez', '/readyz', '/version', '/version/']
+
+/** A ClusterRole, and the binding that gives it to these groups. */
+function everybody(name: string, groups: readonly string[], rules: readonly Rule[]): { readonly kind: Kind; readonly object: Json }[] {
+  const apiGroup = 'rbac.authorization.k8s.io'
+  return [
+    { kind: clusterroles, object: { metadata: { name }, rules } },
+    { kind: clusterrolebindings, object: { metadata: { name }, roleRef: { apiGroup, kind: 'ClusterRole', name }, subjects: groups.map((group) => ({ apiGroup, kind: 'Group', name: group })) } },
+  ]
+}
+
 /** The roles that every cluster has: made at the start where they are missing. */
 export const bootstrap: readonly { readonly kind: Kind; readonly object: Json }[] = [
   {
@@ -257,10 +265,31 @@ export const bootstrap: readonly { readonly kind: Kind; readonly object: Json }[
   { kind: clusterroles, object: { metadata: { name: 'system:aggregate-to-view', labels: aggregate('view') }, rules: viewing } },
   { kind: clusterroles, object: { metadata: { name: 'system:aggregate-to-edit', labels: aggregate('edit') }, rules: editing } },
   { kind: clusterroles, object: { metadata: { name: 'system:aggregate-to-admin', labels: aggregate('admin') }, rules: administering } },
-  { kind: clusterroles, object: { metadata: { name: 'view', labels: aggregate('edit') }, aggregationRule: collecting('view'), rules: viewing } },
-  { kind: clusterroles, object: { metadata: { name: 'edit', labels: aggregate('admin') }, aggregationRule: collecting('edit'), rules: [...editing, ...viewing] } },
-  { kind: clusterroles, object: { metadata: { name: 'admin' }, aggregationRule: collecting('admin'), rules: [...administering, ...editing, ...viewing] } },
+  { kind: clusterroles, object: { metadata: { name: 'view', labels: aggregate('edit') }, aggregationRule: collecting('view') } },
+  { kind: clusterroles, object: { metadata: { name: 'edit', labels: aggregate('admin') }, aggregationRule: collecting('edit') } },
+  { kind: clusterroles, object: { metadata: { name: 'admin' }, aggregationRule: collecting('admin') } },
+  ...everybody('system:public-info-viewer', ['system:authenticated', 'system:unauthenticated'], [{ nonResourceURLs: health, verbs: ['get'] }]),
+  ...everybody(
+    'system:discovery',
+    ['system:authenticated'],
+    [{ nonResourceURLs: ['/api', '/api/*', '/apis', '/apis/*', '/healthz', '/livez', '/openapi', '/openapi/*', '/readyz', '/version', '/version/'], verbs: ['get'] }],
+  ),
+  ...everybody(
+    'system:basic-user',
+    ['system:authenticated'],
+    [
+      { apiGroups: ['authorization.k8s.io'], resources: ['selfsubjectaccessreviews', 'selfsubjectrulesreviews'], verbs: ['create'] },
+      { apiGroups: ['authentication.k8s.io'], resources: ['selfsubjectreviews'], verbs: ['create'] },
+    ],
+  ),
 ].map(({ kind, object }) => ({
   kind,
-  object: { ...object, metadata: { ...object.metadata, labels: { 'kubernetes.io/bootstrapping': 'rbac-defaults', ...('labels' in object.metadata ? object.metadata.labels : {}) } } },
+  object: {
+    ...object,
+    metadata: {
+      ...object['metadata'],
+      annotations: { 'rbac.authorization.kubernetes.io/autoupdate': 'true' },
+      labels: { 'kubernetes.io/bootstrapping': 'rbac-defaults', ...object['metadata'].labels },
+    },
+  },
 }))

@@ -1,6 +1,7 @@
 import { types } from './schema.ts'
 import type { Json } from './decode.ts'
 import { kind, since, text, type Kind } from './kind.ts'
+import { all, qualifiedTrouble } from './validate.ts'
 
 types(
   'core.v1',
@@ -106,6 +107,7 @@ export const newEvents = kind({
   validate(o, errors) {
     if (o['eventTime'] === null) return
     if ((o['reportingController'] ?? '') === '') errors.required('reportingController')
+    all(errors, 'reportingController', o['reportingController'] ?? '', qualifiedTrouble(o['reportingController'] ?? ''))
     if ((o['reportingInstance'] ?? '') === '') errors.required('reportingInstance')
     if ((o['action'] ?? '') === '') errors.required('action')
     if ((o['reason'] ?? '') === '') errors.required('reason')

@@ -35,6 +35,8 @@ export interface Kind {
   /** Kept under another kind's keys, and converted when read and written. */
   readonly storedAs?: { readonly plural: string; readonly read: (stored: Json) => Json; readonly write: (object: Json) => Json }
   readonly subresources: readonly Subresource[]
+  /** False: not to be deleted all at once. */
+  readonly collection?: boolean
   /** Only the server itself writes these; everybody else may read. */
   readonly readOnly?: boolean
   readonly status: boolean

@@ -29,6 +29,7 @@ NamespaceCondition
 export const namespaces = kind({
   kind: 'Namespace',
   plural: 'namespaces',
+  collection: false,
   namespaced: false,
   shortNames: ['ns'],
   description: 'A scope for the names of other objects; deleting it deletes everything in it.',

@@ -35,6 +35,12 @@ export const pods = kind({
   defaults(o) {
     podDefaults(o['spec'])
     o['spec'].enableServiceLinks ??= true
+    // Whoever limits a resource and asks for none asks for the limit: decided for a Pod, not for its template.
+    for (const c of containersOf(o['spec']))
+      for (const [name, limit] of Object.entries(c['resources']?.limits ?? {})) {
+        c['resources'].requests ??= {}
+        c['resources'].requests[name] ??= limit
+      }
     if (o['status']?.podIP !== undefined && o['status'].podIPs === undefined) o['status'].podIPs = [{ ip: o['status'].podIP }]
   },
   prepareCreate(o) {

@@ -807,11 +807,6 @@ export function podDefaults(spec: Json): void {
       hook.httpGet.path ??= '/'
       hook.httpGet.scheme ??= 'HTTP'
     }
-    const { limits } = c['resources'] ?? {}
-    for (const name of Object.keys(limits ?? {})) {
-      c['resources'].requests ??= {}
-      c['resources'].requests[name] ??= limits[name]
-    }
   }
   for (const v of (spec['volumes'] ?? []) as Json[]) {
     if (Object.keys(v).length === 1) v['emptyDir'] = {}
@@ -903,6 +898,7 @@ function container(c: Json, at: string, names: Set<string>, volumes: ReadonlySet
     else if (!/^[\x20-\x3c\x3e-\x7e]+$/.test(e['name']))
       errors.invalid(`${at}.env[${i}].name`, e['name'], "a valid environment variable name must consist only of printable ASCII characters other than '='")
     if (e['valueFrom'] !== undefined && (e['value'] ?? '') !== '') errors.invalid(`${at}.env[${i}].valueFrom`, '', 'may not be specified when `value` is not empty')
+    if (e['valueFrom']?.fieldRef !== undefined) fieldRef(e['valueFrom'].fieldRef, `${at}.env[${i}].valueFrom.fieldRef`, errors)
   })
   const mounts = new Set<string>()
   ;((c['volumeMounts'] ?? []) as Json[]).forEach((m, i) => {
@@ -938,6 +934,19 @@ function container(c: Json, at: string, names: Set<string>, volumes: ReadonlySet
     const limit = c['resources'].limits?.[name]
     if (limit !== undefined && amount(request) > amount(limit)) errors.invalid(`${at}.resources.requests`, request, `must be less than or equal to ${name} limit of ${limit}`)
   }
+}
+
+const tellable = ['metadata.name', 'metadata.namespace', 'metadata.uid', 'spec.nodeName', 'spec.serviceAccountName', 'status.hostIP', 'status.hostIPs', 'status.podIP', 'status.podIPs']
+const known = new Set([...tellable, 'metadata.annotations', 'metadata.labels', 'spec.restartPolicy', 'spec.schedulerName', 'status.phase'])
+
+/** What a container may be told of its Pod in an environment variable. */
+function fieldRef(ref: Json, at: string, errors: FieldErrors): void {
+  const path: string = ref['fieldPath'] ?? ''
+  if ((ref['apiVersion'] ?? '') === '') errors.required(`${at}.apiVersion`)
+  else if (path === '') errors.required(`${at}.fieldPath`)
+  else if (/^metadata\.(annotations|labels)\['[^']+'\]$/.test(path)) return
+  else if (!known.has(path)) errors.invalid(`${at}.fieldPath`, path, `error converting fieldPath: field label not supported: ${path}`)
+  else if (!tellable.includes(path)) errors.unsupported(`${at}.fieldPath`, path, tellable)
 }
 
 const units: Readonly<Record<string, number>> = {

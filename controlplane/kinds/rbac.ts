@@ -51,6 +51,11 @@ RoleRef atomic
 
 const group = 'rbac.authorization.k8s.io'
 
+/** A role without rules says so with null. */
+function noRules(o: Json): void {
+  if ((o['rules'] ?? []).length === 0) o['rules'] = null
+}
+
 function rules(o: Json, namespaced: boolean, errors: FieldErrors): void {
   ;((o['rules'] ?? []) as Json[]).forEach((r, i) => {
     const at = `rules[${i}]`
@@ -122,6 +127,8 @@ export const roles = kind({
   namespaced: true,
   nameRule: 'segment',
   description: 'What may be done in a namespace.',
+  prepareCreate: noRules,
+  prepareUpdate: noRules,
   validate: (o, errors) => rules(o, true, errors),
   columns: roleColumns,
   cells: roleCells,
@@ -135,6 +142,8 @@ export const clusterroles = kind({
   namespaced: false,
   nameRule: 'segment',
   description: 'What may be done everywhere, or in the namespaces whose bindings name it.',
+  prepareCreate: noRules,
+  prepareUpdate: noRules,
   validate: (o, errors) => rules(o, false, errors),
   columns: roleColumns,
   cells: roleCells,

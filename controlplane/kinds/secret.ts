@@ -1,3 +1,4 @@
+import { jsonTrouble } from './gojson.ts'
 import { types } from './schema.ts'
 import type { Json } from './decode.ts'
 import { age, kind, nameColumn, text } from './kind.ts'
@@ -53,10 +54,9 @@ export const secrets = kind({
         break
       case 'kubernetes.io/dockerconfigjson':
         needs('.dockerconfigjson')
-        try {
-          if (data['.dockerconfigjson'] !== undefined) JSON.parse(Buffer.from(data['.dockerconfigjson'], 'base64').toString())
-        } catch {
-          errors.invalid('data[.dockerconfigjson]', '<secret contents redacted>', 'invalid JSON')
+        if (data['.dockerconfigjson'] !== undefined) {
+          const trouble = jsonTrouble(Buffer.from(data['.dockerconfigjson'], 'base64'))
+          if (trouble !== undefined) errors.invalid('data[.dockerconfigjson]', '<secret contents redacted>', trouble)
         }
         break
       case 'kubernetes.io/basic-auth':

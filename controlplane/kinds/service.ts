@@ -126,7 +126,7 @@ export const services = kind({
     const old = before['spec']
     if (old.type !== 'ExternalName' && spec.type !== 'ExternalName' && old.clusterIP !== undefined && old.clusterIP !== '') {
       const had: string[] = old.clusterIPs ?? [old.clusterIP]
-      const has: string[] = spec.clusterIPs ?? []
+      const has: string[] = spec.clusterIPs ?? ((spec.clusterIP ?? '') === '' ? [] : [spec.clusterIP])
       if ((had[0] ?? '') !== (has[0] ?? '')) errors.invalid('spec.clusterIPs[0]', has, 'may not change once set')
     }
     if (needsHealthPort(old) && needsHealthPort(spec) && (old.healthCheckNodePort ?? 0) !== (spec.healthCheckNodePort ?? 0)) errors.forbidden('spec.healthCheckNodePort', 'field is immutable')

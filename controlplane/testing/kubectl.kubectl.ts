@@ -1,17 +1,11 @@
 import { execFile } from 'node:child_process'
-import { existsSync, realpathSync, writeFileSync } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import tap, { test } from 'tap'
 import { folder, start } from './plane.ts'
+import { findKubectl } from './transcripts.ts'
 
 tap.setTimeout(240_000)
-
-/** Where kubectl lies in the versions 1.27 to 1.33: on the PATH, or beside the file that the plain name leads to. */
-function find(version: string): string | undefined {
-  const folders = (process.env.PATH ?? '').split(':')
-  for (const f of [...folders]) if (existsSync(join(f, 'kubectl'))) folders.push(dirname(realpathSync(join(f, 'kubectl'))))
-  return folders.map((f) => join(f, `kubectl.${version}`)).find((f) => existsSync(f))
-}
 
 const data = folder()
 const plane = await start(data)
@@ -50,7 +44,7 @@ items:
 `
 
 for (const version of ['1.27', '1.28', '1.29', '1.30', '1.31', '1.32', '1.33']) {
-  const binary = find(version)
+  const binary = findKubectl(version)
   test(`kubectl ${version}`, { skip: binary === undefined ? `there is no kubectl.${version} on the PATH or beside kubectl` : false }, async (t) => {
     const ns = `k${version.replace('.', '-')}`
     const file = join(data, `${ns}.yaml`)
