@@ -1,261 +1,264 @@
-import { execFile, spawn, type ChildProcess } from 'node:child_process'
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { connect as dial } from 'node:net'
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
+import { readFileSync } from 'node:fs'
 import { cpus, release, totalmem } from 'node:os'
-import { createInterface } from 'node:readline'
-import { connect, type Client } from '../../kube/client.ts'
-import { loadCredentials } from '../../kube/credentials.ts'
-import { endpointslices, nodes, services } from '../../kube/resources.ts'
-import { sleep } from '../../lib/lifecycle.ts'
 import { explainError } from '../../lib/log.ts'
 import { launcher } from '../launcher.ts'
-import { ceiling, type Report, type Sample } from './stats.ts'
+import { bulk, busy, change, failing, requests, service, wrk, type Strength, type Values } from './loads.ts'
+import { end, ready, run } from './processes.ts'
+import { ceiling, figure, linear, type Report, type Sample } from './stats.ts'
+import { answers, endpoints, makeWorld, type World } from './world.ts'
 
 /** What one comparison is told. */
-export interface Plan {
+export interface Plan extends Strength {
   readonly modes: readonly string[]
   readonly sizes: readonly number[]
   readonly rounds: number
-  readonly seconds: number
-  readonly connections: number
+  /** Streams, datagrams and failing endpoints too. */
+  readonly full: boolean
+  /** kube-proxy's list too. */
+  readonly linear: boolean
+  /** Program of a kube-proxy to measure beside ours. */
+  readonly peer: string | undefined
+  /** The clock counts instructions: one round says it all, and what takes seconds takes minutes. */
+  readonly instructions: boolean
+  /** Data of control planes, by size. */
+  readonly prepared: string | undefined
 }
 
-const vip = '10.96.0.100'
-const pods = ['10.244.0.2', '10.244.0.3']
-const layout = `set -e
-ip link set lo up
-echo 1 > /proc/sys/net/ipv4/ip_forward
-ip netns add pod; ip netns add client; ip netns add out
-ip link add pod type veth peer name eth0 netns pod
-ip link add client type veth peer name eth0 netns client
-ip link add out type veth peer name eth0 netns out
-for n in pod client; do ip addr add 169.254.1.1/32 dev $n scope link; ip link set $n up; done
-ip addr add 192.168.56.11/24 dev out; ip link set out up
-ip route add 10.244.0.2/32 dev pod; ip route add 10.244.0.3/32 dev pod; ip route add 10.244.0.9/32 dev client
-for n in pod client; do
-  ip -n $n link set lo up; ip -n $n link set eth0 up
-done
-ip -n pod addr add 10.244.0.2/32 dev eth0; ip -n pod addr add 10.244.0.3/32 dev eth0; ip -n client addr add 10.244.0.9/32 dev eth0
-for n in pod client; do
-  ip -n $n route add 169.254.1.1 dev eth0 scope link; ip -n $n route add default via 169.254.1.1 dev eth0
-  ip netns exec $n sh -c 'echo "1024 65535" > /proc/sys/net/ipv4/ip_local_port_range; echo 4096 > /proc/sys/net/core/somaxconn' || true
-done
-ip -n out link set lo up; ip -n out addr add 192.168.56.1/24 dev eth0; ip -n out link set eth0 up
-ip route add default via 192.168.56.1
-`
-/** wrk's own figures as JSON; its text rounds them. */
-const lua = `done = function(s, l, r)
-  local e = s.errors
-  io.write(string.format('\\nJSON{"requests":%d,"us":%d,"errors":%d,"p":[%d,%d,%d,%d]}\\n', s.requests, s.duration, e.connect + e.read + e.write + e.status + e.timeout, l:percentile(50), l:percentile(90), l:percentile(99), l:percentile(99.9)))
-end
-`
+/** A way to forward, and how it is started. */
+interface Contestant {
+  readonly name: string
+  start(world: World): Promise<Started>
+}
 
-/** Measures inside namespaces of its own (see `main.ts`): lays pods out, feeds real proxies from a real control plane, and loads them in turns. */
+interface Started {
+  readonly child: ChildProcess | undefined
+  /** Resolves when it says it is ready; whoever says nothing is ready when the Service answers. */
+  readonly ready: Promise<void>
+  stop(): Promise<void>
+}
+
+/** Rounds in which the bulk is measured: two show their spread, and it takes longest. */
+const bulkRounds = 2
+/** The peer's modes, by kube-proxy's own names. */
+const peerModes = ['iptables', 'ipvs', 'nftables']
+
+/** The list's name before a mode of the peer. */
+const peerName = (mode: string): string => `kube-proxy ${mode}`
+
+/** Measures inside namespaces of its own (see `main.ts`): lays Pods out, feeds real proxies from a real control plane, and loads them in turns. */
 export async function measure(plan: Plan, progress: (text: string) => void): Promise<Report> {
   const began = performance.now()
-  await run('sh', ['-c', layout])
-  mkdirSync('/run/compare', { recursive: true })
-  writeFileSync('/run/compare/wrk.lua', lua)
-  const children: ChildProcess[] = []
+  const quiet = await busy()
+  const world = await makeWorld(plan.prepared, progress)
+  const left: string[] = []
   try {
-    const server = spawn('ip', ['netns', 'exec', 'pod', launcher, 'lab', 'compare', '--role', 'serve'], { stdio: ['pipe', 'pipe', 'inherit'] })
-    children.push(server)
-    const opened = createInterface({ input: server.stdout })[Symbol.asyncIterator]()
-    let port = 9000
-    // A port for each measurement: what an earlier one left in TIME_WAIT would slow the next one's connections.
-    const fresh = async (): Promise<number> => {
-      server.stdin.write(`${++port}\n`)
-      if ((await opened.next()).done === true) throw new Error('the endpoint ended')
-      return port
-    }
-    progress('control plane')
-    const kubeconfig = '/run/compare/admin.yaml'
-    const control = spawn(launcher, ['controlplane', '--data', '/run/compare/data', '--listen', '127.0.0.1:6443', '--write-kubeconfig', kubeconfig, '--controllers=false'], {
-      stdio: ['ignore', 'ignore', 'pipe'],
-    })
-    children.push(control)
-    await ready(control)
-    const client = connect(await loadCredentials(kubeconfig), { userAgent: 'switchyard-compare' })
-    await client.create(nodes, {
-      apiVersion: 'v1',
-      kind: 'Node',
-      metadata: { name: 'node1' },
-      spec: { podCIDR: '10.244.0.0/24', podCIDRs: ['10.244.0.0/24'] },
-      status: { addresses: [{ type: 'InternalIP', address: '192.168.56.11' }] },
-    })
+    const iperf = plan.full && spawnSync('iperf3', ['--version']).error === undefined
+    if (plan.full && !iperf) left.push('Throughput and UDP were not measured: iperf3 is not installed (apt-get install --no-install-recommends iperf3).')
+    const contestants: Contestant[] = [...plan.modes.map(ours), ...(plan.peer === undefined ? [] : peerModes.filter((m) => plan.modes.includes(m)).map((m) => theirs(plan.peer!, m)))]
+    const listed = plan.linear ? await listOf() : undefined
+    if (typeof listed === 'string') left.push(listed)
+    const list = typeof listed === 'function' ? listed : undefined
     const reasons = new Map<string, string>()
+    const failures = new Map<string, string[]>()
     const samples: Sample[] = []
-    let made = 0
+    const names = [ceiling, ...contestants.map((c) => c.name), ...(list === undefined ? [] : [linear])]
+    // With one round the ceiling is visited twice: that is where the noise is seen.
+    const turnsOf = (round: number): readonly string[] => {
+      const turn = round % names.length
+      return [...names.slice(turn), ...names.slice(0, turn), ...(plan.rounds === 1 ? [ceiling] : [])]
+    }
+    const total = plan.sizes.length * plan.rounds * turnsOf(0).length
     let visits = 0
-    const total = plan.sizes.length * plan.rounds * (plan.modes.length + 2)
     const visited = (what: string): void => {
-      const left = (((performance.now() - began) / Math.max(1, visits)) * (total - visits)) / 1000
-      progress(`${visits + 1} of ${total}: ${what}${visits < 2 ? '' : `; some ${Math.ceil(left)} s left`}`)
+      const rest = (((performance.now() - began) / Math.max(1, visits)) * (total - visits)) / 1000
+      progress(`${visits + 1} of ${total}: ${what}${visits < 2 ? '' : `; some ${Math.ceil(rest)} s left`}`)
       visits++
     }
-    // The endpoint is slow until its code is compiled; nobody's figures shall have that in them.
-    await wrk(plan, `http://${pods[0]}:${await fresh()}/`, 2)
-    await wrk(plan, `http://${pods[0]}:${port}/`, 1, 'Connection: close')
+    await warmUp(world, plan)
     for (const size of plan.sizes.toSorted((a, b) => a - b)) {
-      progress(`${size} Services`)
-      await Promise.all(
-        Array.from({ length: 16 }, async () => {
-          while (made < size) await add(client, made++, port + 1)
-        }),
-      )
+      await world.grow(size)
       for (let round = 0; round < plan.rounds; round++) {
-        const turn = round % plan.modes.length
-        for (const mode of [ceiling, ...plan.modes.slice(turn), ...plan.modes.slice(0, turn), ceiling]) {
-          visited(`${mode}, ${size} Services, round ${round + 1}`)
-          if (reasons.has(mode)) continue
-          if (mode === ceiling) {
-            samples.push({ mode, services: size, round, ...(await load(plan, async () => `http://${pods[0]}:${await fresh()}/`)) })
-            continue
-          }
-          await point(client, await fresh())
-          const from = performance.now()
-          const argv = [
-            '--kubeconfig',
-            kubeconfig,
-            '--node',
-            'node1',
-            '--mode',
-            mode,
-            '--cluster-cidr',
-            '10.244.0.0/16',
-            '--conntrack-max-per-core',
-            '0',
-            '--status',
-            '127.0.0.1:10256,127.0.0.1:10249',
-          ]
-          const proxy = spawn(launcher, ['proxy', ...argv], { stdio: ['ignore', 'ignore', 'pipe'] })
-          children.push(proxy)
+        for (const name of turnsOf(round)) {
+          visited(`${name}, ${size} Service${size === 1 ? '' : 's'}, round ${round + 1}`)
+          if (reasons.has(name) || (failures.get(name)?.length ?? 0) >= 3) continue
+          const heavy = plan.full && round < bulkRounds
           try {
-            try {
-              await ready(proxy)
-              await answers(port)
-            } catch (error) {
-              reasons.set(mode, explainError(error))
-              progress(`${mode} cannot run here: ${explainError(error)}`)
-              continue
-            }
-            const cold = performance.now() - from
-            const under = await load(plan, async () => {
-              await point(client, await fresh())
-              await answers(port)
-              return `http://${vip}/`
-            })
-            // The first change after quiet is written at once; this one shall be it.
-            await sleep(300)
-            const next = await fresh()
-            await point(client, next)
-            const changed = performance.now()
-            await answers(next)
-            const change = performance.now() - changed
-            const memory = Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${proxy.pid}/status`, 'utf8'))?.[1]) / 1024
-            samples.push({ mode, services: size, round, errors: under.errors, values: { ...under.values, cold, change, memory } })
-          } finally {
-            await end(proxy)
-            await run(launcher, ['proxy', ...argv, '--cleanup']).catch(() => {})
-            await run('conntrack', ['-F']).catch(() => {})
+            const found =
+              name === ceiling
+                ? await visitCeiling(world, plan, heavy && iperf)
+                : name === linear
+                  ? await visitList(world, plan, list!)
+                  : await visit(
+                      world,
+                      plan,
+                      contestants.find((c) => c.name === name)!,
+                      heavy,
+                      iperf,
+                    )
+            samples.push({ mode: name, services: size, round, ...found })
+          } catch (error) {
+            const words = explainError(error)
+            const cannot = /cannot work here: (.*)/.exec(words)
+            if (cannot !== null) reasons.set(name, cannot[1]!.replace(/\\?"[},].*$/, ''))
+            else failures.set(name, [...(failures.get(name) ?? []), words])
+            progress(`${name}: ${cannot === null ? 'failed' : 'cannot run here'}: ${words}`)
           }
+          await run('conntrack', ['-F']).catch(() => {})
         }
       }
     }
-    client.close()
     return {
       when: new Date().toISOString(),
-      machine: { cpu: cpus()[0]?.model ?? 'unknown', cores: cpus().length, memory: totalmem(), kernel: release(), node: process.version },
-      settings: { sizes: plan.sizes, rounds: plan.rounds, seconds: plan.seconds, connections: plan.connections },
-      modes: plan.modes.map((name) => ({ name, ...(reasons.has(name) ? { reason: reasons.get(name)! } : {}) })),
+      where: process.env.SWITCHYARD_VM === '1' ? 'virtual machine' : 'namespaces',
+      machine: { cpu: cpus()[0]?.model ?? 'unknown', cores: cpus().length, memory: totalmem(), kernel: release(), node: process.version, busy: quiet },
+      settings: { sizes: plan.sizes, rounds: plan.rounds, seconds: plan.seconds, connections: plan.connections, instructions: plan.instructions },
+      modes: names
+        .filter((name) => name !== ceiling)
+        .map((name) => ({ name, ...(reasons.has(name) ? { reason: reasons.get(name)! } : {}), ...(failures.has(name) ? { failures: failures.get(name)! } : {}) })),
       samples,
+      left,
       took: Math.round((performance.now() - began) / 1000),
     }
   } finally {
-    for (const child of children.toReversed()) await end(child)
+    await world.close()
   }
 }
 
-async function add(client: Client, index: number, port: number): Promise<void> {
-  const n = 100 + index
-  const ip = `10.96.${n >> 8}.${n & 255}`
-  const name = `web-${index}`
-  await client.create(services, { apiVersion: 'v1', kind: 'Service', metadata: { name, namespace: 'default' }, spec: { clusterIP: ip, ports: [{ port: 80, targetPort: port, protocol: 'TCP' }] } })
-  await client.create(endpointslices, {
-    apiVersion: 'discovery.k8s.io/v1',
-    kind: 'EndpointSlice',
-    metadata: { name, namespace: 'default', labels: { 'kubernetes.io/service-name': name } },
-    addressType: 'IPv4',
-    endpoints: pods.map((address) => ({ addresses: [address], conditions: { ready: true } })),
-    ports: [{ name: '', port, protocol: 'TCP' }],
-  })
+/** The endpoint is slow until its code is compiled; nobody's figures shall have that in them. */
+async function warmUp(world: World, plan: Plan): Promise<void> {
+  const url = `http://${endpoints[0]}:${await world.fresh()}/`
+  for (const headers of [[], ['Connection: close']]) await wrk({ ...plan, seconds: plan.instructions ? 1 : 2 }, url, ...headers)
 }
 
-/** Leads the Service that is measured to another port. */
-async function point(client: Client, port: number): Promise<void> {
-  await client.patch(endpointslices, 'web-0', 'default', { ports: [{ name: '', port, protocol: 'TCP' }] }, 'merge')
+async function visitCeiling(world: World, plan: Plan, heavy: boolean): Promise<Pick<Sample, 'values' | 'errors'>> {
+  const port = world.unused()
+  const found = await requests(plan, async () => `http://${endpoints[0]}:${await world.fresh()}/`)
+  return { ...found, values: { ...found.values, ...(heavy ? await bulk(plan, { host: endpoints[0], port, serverPort: port }) : {}) } }
 }
 
-/** Resolves when the Service is answered by `port`. */
-async function answers(port: number): Promise<void> {
-  const until = performance.now() + 60_000
-  while ((await ask()) !== port) {
-    if (performance.now() > until) throw new Error('no connection reached the endpoint within a minute')
-    await sleep(2)
+/** One proxy, from its start to its end. */
+async function visit(world: World, plan: Plan, contestant: Contestant, heavy: boolean, iperf: boolean): Promise<Pick<Sample, 'values' | 'errors'>> {
+  const port = await world.fresh()
+  await world.point(port)
+  const from = performance.now()
+  const started = await contestant.start(world)
+  try {
+    await started.ready
+    await answers(port)
+    const cold = performance.now() - from
+    const url = async (): Promise<string> => {
+      const next = await world.fresh()
+      await world.point(next)
+      await answers(next)
+      return `http://${service.host}/`
+    }
+    // What carries bytes itself is slow until its code is compiled.
+    if (contestant.name === 'userspace') await wrk({ ...plan, seconds: 1 }, await url())
+    const { values, errors } = await requests(plan, url)
+    const changes: number[] = []
+    for (let i = 0; i < (plan.instructions ? 2 : 3); i++) changes.push(await change(world))
+    const more: Values = {}
+    if (heavy) {
+      Object.assign(more, await failing(world))
+      if (iperf) {
+        const serverPort = world.unused()
+        await world.point(serverPort)
+        Object.assign(more, await bulk(plan, { ...service, serverPort }))
+      }
+    }
+    const memory = started.child === undefined ? undefined : residentOf(started.child.pid!)
+    return { errors, values: { ...values, ...more, cold, change: figure(changes)!.median, ...(memory === undefined ? {} : { memory }) } }
+  } finally {
+    await started.stop()
   }
 }
 
-function ask(): Promise<number | undefined> {
-  return new Promise((resolve) => {
-    const socket = dial({ host: vip, port: 80 })
-    let text = ''
-    socket.setTimeout(250, () => socket.destroy())
-    socket.on('connect', () => socket.write('GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n'))
-    socket.on('data', (b) => (text += b.toString()))
-    socket.on('error', () => {})
-    socket.on('close', () => resolve(text === '' ? undefined : Number(text.trim().split('\n').at(-1))))
-  })
+function residentOf(pid: number): number {
+  return Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) / 1024
 }
 
-/** Warms the path, then kept-alive requests, then new connections, each at a fresh port. */
-async function load(plan: Plan, url: () => Promise<string>): Promise<Pick<Sample, 'values' | 'errors'>> {
-  const kept = await url()
-  await wrk(plan, kept, 0.5)
-  const a = await wrk(plan, kept, plan.seconds)
-  const b = await wrk(plan, await url(), plan.seconds, 'Connection: close')
-  const [p50, p90, p99, p999] = a.p.map((us) => us / 1000)
-  return { values: { requests: a.requests / (a.us / 1e6), connections: b.requests / (b.us / 1e6), p50: p50!, p90: p90!, p99: p99!, p999: p999! }, errors: a.errors + b.errors }
+/** Our proxy in one mode. */
+function ours(mode: string): Contestant {
+  return {
+    name: mode,
+    start: async (world) => {
+      const words = [
+        '--kubeconfig',
+        world.kubeconfig,
+        '--node',
+        'node1',
+        '--mode',
+        mode,
+        '--cluster-cidr',
+        '10.244.0.0/16',
+        '--conntrack-max-per-core',
+        '0',
+        '--status',
+        '127.0.0.1:10256,127.0.0.1:10249',
+      ]
+      const child = spawn(launcher, ['proxy', ...words], { stdio: ['ignore', 'ignore', 'pipe'] })
+      return {
+        child,
+        ready: ready(child),
+        stop: async () => {
+          await end(child)
+          await run(launcher, ['proxy', ...words, '--cleanup']).catch(() => {})
+        },
+      }
+    },
+  }
 }
 
-async function wrk(plan: Plan, url: string, seconds: number, ...headers: readonly string[]): Promise<{ requests: number; us: number; errors: number; p: number[] }> {
-  const words = ['-t1', `-c${plan.connections}`, `-d${Math.max(1, Math.round(seconds))}s`, '-s', '/run/compare/wrk.lua', ...headers.flatMap((h) => ['-H', h]), url]
-  const text = await run('ip', ['netns', 'exec', 'client', 'wrk', ...words])
-  return JSON.parse(/^JSON(.*)$/m.exec(text)![1]!) as { requests: number; us: number; errors: number; p: number[] }
+/** A real kube-proxy. It says nothing when it is done, so its start ends with the first answer. */
+function theirs(program: string, mode: string): Contestant {
+  return {
+    name: peerName(mode),
+    start: async (world) => {
+      const words = ['--kubeconfig', world.kubeconfig, '--hostname-override', 'node1', '--proxy-mode', mode, '--cluster-cidr', '10.244.0.0/16', '--conntrack-max-per-core', '0']
+      const child = spawn(program, words, { stdio: ['ignore', 'ignore', 'pipe'] })
+      let last = ''
+      child.stderr.setEncoding('utf8').on('data', (text: string) => (last = text.trim().split('\n').at(-1) ?? last))
+      const gone = new Promise<never>((_, reject) => child.once('error', reject).once('exit', (code) => reject(new Error(`kube-proxy ended with ${code}: ${last}`))))
+      gone.catch(() => {})
+      return {
+        child,
+        ready: Promise.race([gone, new Promise<void>((resolve) => setTimeout(resolve, 50))]),
+        stop: async () => {
+          await end(child)
+          await run(program, ['--cleanup', '--proxy-mode', mode]).catch(() => {})
+          await run(launcher, ['proxy', '--cleanup', '--cleanup-kube-proxy']).catch(() => {})
+        },
+      }
+    },
+  }
 }
 
-function ready(child: ChildProcess): Promise<void> {
-  return new Promise((resolve, reject) => {
-    let last = ''
-    createInterface({ input: child.stderr! }).on('line', (line) => {
-      last = line
-      if (/\bready\b/.test(line)) resolve()
-    })
-    child.once('error', reject)
-    child.once('close', () => reject(new Error(last.replace(/^.*?cannot work here: /, ''))))
-  })
+type List = typeof import('../testing/linear.ts').linearList
+
+/** The helper that renders kube-proxy's list, or why there is none. */
+async function listOf(): Promise<List | string> {
+  if (spawnSync('iptables-legacy-restore', ['--version']).status !== 0) return "kube-proxy's list was not measured: there is no iptables-legacy-restore (Debian package iptables)."
+  // The nft variant takes minutes for a list that long.
+  if (spawnSync('iptables-legacy', ['-t', 'nat', '-S']).status !== 0) return "kube-proxy's list was not measured: this kernel has no legacy NAT table (module iptable_nat)."
+  try {
+    return (await import('../testing/linear.ts')).linearList
+  } catch {
+    return "kube-proxy's list was not measured: the helper that renders it comes with a checkout, not with the package."
+  }
 }
 
-async function end(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return
-  const gone = new Promise<void>((resolve) => child.once('exit', () => resolve()))
-  child.kill()
-  const late = setTimeout(() => child.kill('SIGKILL'), 3000)
-  await gone
-  clearTimeout(late)
-}
-
-function run(program: string, args: readonly string[]): Promise<string> {
-  return new Promise((resolve, reject) => {
-    execFile(program, args, { maxBuffer: 1 << 24 }, (error, stdout, stderr) => (error === null ? resolve(stdout) : reject(new Error(`${program} failed: ${stderr.trim() || error.message}`))))
-  })
+/** The list in the kernel, and nobody who keeps it. */
+async function visitList(world: World, plan: Plan, list: List): Promise<Pick<Sample, 'values' | 'errors'>> {
+  const load = async (): Promise<string> => {
+    const next = await world.fresh()
+    await run('iptables-legacy-restore', [], list(world.listed(next)))
+    return `http://${service.host}/`
+  }
+  try {
+    await load()
+    return await requests(plan, load)
+  } finally {
+    await run('sh', ['-c', 'iptables-legacy -t nat -F && iptables-legacy -t nat -X'])
+  }
 }

@@ -7,23 +7,43 @@ export interface Measure {
   readonly digits: number
 }
 
-export type MeasureKey = 'connections' | 'requests' | 'p50' | 'p90' | 'p99' | 'p999' | 'cold' | 'change' | 'memory'
+export type MeasureKey = (typeof keys)[number]
+
+const keys = [
+  ...(['connections', 'requests', 'p50', 'p90', 'p99', 'p999', 'connectionUser', 'connectionKernel', 'connectionSoftirq'] as const),
+  ...(['requestUser', 'requestKernel', 'requestSoftirq', 'stream', 'streams', 'datagrams', 'cold', 'change', 'failed', 'heal', 'memory'] as const),
+] as const
+
+const measure = (key: MeasureKey, title: string, unit: string, better: Measure['better'], digits: number): Measure => ({ key, title, unit, better, digits })
 
 /** All measures, the most telling first. */
 export const measures: readonly Measure[] = [
-  { key: 'connections', title: 'New connections', unit: '/s', better: 'more', digits: 0 },
-  { key: 'requests', title: 'Requests on kept-alive connections', unit: '/s', better: 'more', digits: 0 },
-  { key: 'p50', title: 'Latency, median', unit: 'ms', better: 'less', digits: 2 },
-  { key: 'p90', title: 'Latency, 90 %', unit: 'ms', better: 'less', digits: 2 },
-  { key: 'p99', title: 'Latency, 99 %', unit: 'ms', better: 'less', digits: 2 },
-  { key: 'p999', title: 'Latency, 99.9 %', unit: 'ms', better: 'less', digits: 2 },
-  { key: 'cold', title: 'Start until the first answer', unit: 'ms', better: 'less', digits: 0 },
-  { key: 'change', title: 'One change until it is in force', unit: 'ms', better: 'less', digits: 1 },
-  { key: 'memory', title: 'Memory of the proxy', unit: 'MiB', better: 'less', digits: 0 },
+  measure('connections', 'New connections', '/s', 'more', 0),
+  measure('requests', 'Requests on kept-alive connections', '/s', 'more', 0),
+  measure('p50', 'Latency of a kept-alive request, median', 'ms', 'less', 2),
+  measure('p90', 'Latency of a kept-alive request, 90 %', 'ms', 'less', 2),
+  measure('p99', 'Latency of a kept-alive request, 99 %', 'ms', 'less', 2),
+  measure('p999', 'Latency of a kept-alive request, 99.9 %', 'ms', 'less', 2),
+  measure('connectionUser', 'CPU a new connection: user', 'µs', 'less', 1),
+  measure('connectionKernel', 'CPU a new connection: kernel', 'µs', 'less', 1),
+  measure('connectionSoftirq', 'CPU a new connection: softirq', 'µs', 'less', 1),
+  measure('requestUser', 'CPU a kept-alive request: user', 'µs', 'less', 1),
+  measure('requestKernel', 'CPU a kept-alive request: kernel', 'µs', 'less', 1),
+  measure('requestSoftirq', 'CPU a kept-alive request: softirq', 'µs', 'less', 1),
+  measure('stream', 'Throughput of one stream', 'Gbit/s', 'more', 2),
+  measure('streams', 'Throughput of eight streams', 'Gbit/s', 'more', 2),
+  measure('datagrams', 'UDP datagrams of 512 bytes that arrive', '/s', 'more', 0),
+  measure('cold', 'Start until the first answer', 'ms', 'less', 0),
+  measure('change', 'One change until it is in force', 'ms', 'less', 1),
+  measure('failed', 'Connections lost to an endpoint that fails', '', 'less', 0),
+  measure('heal', 'From the news that it failed to the last loss', 'ms', 'less', 1),
+  measure('memory', 'Memory of the proxy', 'MiB', 'less', 0),
 ]
 
 /** Name of the line without a proxy: the client asks the endpoint itself. */
 export const ceiling = 'direct'
+/** Name of the line that shows kube-proxy's list of rules, rendered by a helper of the tests. */
+export const linear = 'linear list'
 
 /** One visit to one mode. */
 export interface Sample {
@@ -35,14 +55,37 @@ export interface Sample {
   readonly errors: number
 }
 
+/** Someone who was asked for: with `reason`, he cannot run here; with `failures`, he should have and did not. */
+export interface Contender {
+  readonly name: string
+  readonly reason?: string
+  readonly failures?: readonly string[]
+}
+
 /** Everything one run found, as `--json` writes it. */
 export interface Report {
   readonly when: string
-  readonly machine: { readonly cpu: string; readonly cores: number; readonly memory: number; readonly kernel: string; readonly node: string }
-  readonly settings: { readonly sizes: readonly number[]; readonly rounds: number; readonly seconds: number; readonly connections: number }
-  /** Modes that were asked for; those with a reason cannot run here. */
-  readonly modes: readonly { readonly name: string; readonly reason?: string }[]
+  readonly where: 'namespaces' | 'virtual machine'
+  readonly machine: {
+    readonly cpu: string
+    readonly cores: number
+    readonly memory: number
+    readonly kernel: string
+    readonly node: string
+    /** The share of the processors that others used before the run began. */
+    readonly busy: number
+  }
+  readonly settings: {
+    readonly sizes: readonly number[]
+    readonly rounds: number
+    readonly seconds: number
+    readonly connections: number
+    /** The clock counts instructions. */ readonly instructions: boolean
+  }
+  readonly modes: readonly Contender[]
   readonly samples: readonly Sample[]
+  /** What was left out, and why. */
+  readonly left: readonly string[]
   readonly took: number
 }
 
@@ -63,24 +106,67 @@ export function figure(values: readonly number[]): Figure | undefined {
   return { median, least: sorted[0]!, most: sorted.at(-1)!, rounds: sorted.length }
 }
 
-/** The figure of a mode at a number of Services; of the ceiling over all numbers, as it knows none. */
+/** The figure of a mode at a number of Services. */
 export function figureOf(report: Report, mode: string, services: number, key: MeasureKey): Figure | undefined {
-  const visits = report.samples.filter((s) => s.mode === mode && (mode === ceiling || s.services === services))
-  return figure(visits.map((s) => s.values[key]).filter((v) => v !== undefined))
+  return figure(valuesOf(report, mode, services, key))
 }
 
-/** How far apart the same measurement of the same thing lay in this run, as a share of its median: 0.1 is 10 %. What the ceiling does not know has none. */
-export function noise(report: Report, key: MeasureKey): number | undefined {
-  const f = figureOf(report, ceiling, 0, key)
-  return f === undefined || f.median === 0 ? undefined : (f.most - f.least) / f.median
+function valuesOf(report: Report, mode: string, services: number, key: MeasureKey): readonly number[] {
+  return report.samples.flatMap((s) => (s.mode === mode && s.services === services && s.values[key] !== undefined ? [s.values[key]!] : []))
+}
+
+/** Those that were measured at least once, in the order asked for, the ceiling first. */
+export function lines(report: Report): readonly string[] {
+  const seen = new Set(report.samples.map((s) => s.mode))
+  return [ceiling, ...report.modes.map((m) => m.name)].filter((name) => seen.has(name))
+}
+
+/** How far the same thing measured again lay away, as a share: the standard deviation of the logarithm within the rounds of one mode at one size, over all of them. */
+export interface Noise {
+  readonly deviation: number
+  /** On how many repetitions it rests. */
+  readonly freedom: number
+}
+
+/** The noise of a measure in this run; undefined where nothing was measured twice. */
+export function noise(report: Report, key: MeasureKey): Noise | undefined {
+  let squares = 0
+  let freedom = 0
+  for (const mode of lines(report))
+    for (const size of report.settings.sizes) {
+      const logs = valuesOf(report, mode, size, key).map(logOf)
+      if (logs.length < 2) continue
+      const mean = logs.reduce((a, b) => a + b) / logs.length
+      squares += logs.reduce((sum, l) => sum + (l - mean) ** 2, 0)
+      freedom += logs.length - 1
+    }
+  return freedom === 0 ? undefined : { deviation: Math.sqrt(squares / freedom), freedom }
 }
 
 /** Differences below this share are never called one, however quiet the machine was. */
 const least = 0.05
+/** So many standard errors apart. With a hundred comparisons in a report, less calls chance a difference; the noise is estimated too, hence more where it rests on little. */
+const apart = (freedom: number): number => (freedom >= 20 ? 4 : freedom >= 8 ? 5 : freedom >= 4 ? 7 : 12)
+/** What was measured once, on a clock that counts instructions and repeats within 1 %. */
+const once = 0.2
 
-/** Whether `a` and `b` differ for sure: no round of one reaches into those of the other, each had two or more, and the medians are further apart than the noise. */
-export function differ(a: Figure, b: Figure, noise: number | undefined): boolean {
-  const apart = a.most < b.least || b.most < a.least
-  const share = Math.abs(a.median - b.median) / Math.max(1e-9, Math.min(a.median, b.median))
-  return a.rounds > 1 && b.rounds > 1 && apart && share > Math.max(least, noise ?? 0)
+/**
+ * Whether two modes differ for sure, so that the next run will say the same: no round of one reaches into those of the other, and the means of the
+ * logarithms are further apart than chance makes them out of the noise of the whole run.
+ */
+export function differ(report: Report, key: MeasureKey, services: number, a: string, b: string): boolean {
+  const [va, vb] = [valuesOf(report, a, services, key), valuesOf(report, b, services, key)]
+  const [fa, fb] = [figure(va), figure(vb)]
+  if (fa === undefined || fb === undefined || !(fa.most < fb.least || fb.most < fa.least)) return false
+  const mean = (values: readonly number[]): number => values.map(logOf).reduce((x, y) => x + y) / values.length
+  const share = Math.abs(mean(va) - mean(vb))
+  const n = noise(report, key)
+  if (n === undefined) return report.settings.instructions && share > once
+  const bar = apart(n.freedom) * n.deviation * Math.sqrt(1 / va.length + 1 / vb.length)
+  return share > Math.max(least, bar)
+}
+
+/** Of a count that may be 0, too. */
+function logOf(value: number): number {
+  return Math.log(Math.max(value, 1e-3))
 }
