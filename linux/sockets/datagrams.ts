@@ -314,7 +314,8 @@ class Datagrams implements Apart, Batch, Ready {
     if (this.wildcard) {
       const c = controlAt + i * 64
       words[t + 8] = controlLow[i]!
-      words[t + 10] = words[(receiveAt + i * 64 + k.msghdr.controllen) >> 2]!
+      // Only the first message goes back, where it came to: the kernel refuses to send an original destination.
+      words[t + 10] = Math.min(words[(receiveAt + i * 64 + k.msghdr.controllen) >> 2]!, this.six ? 40 : 32)
       // Routing decides the way out; only link-local addresses need their device.
       if (!this.six) words[(c + k.cmsghdr.data) >> 2] = 0
       else if (b[c + k.cmsghdr.data] !== 0xfe) words[(c + k.cmsghdr.data + k.in6Pktinfo.ifindex) >> 2] = 0
