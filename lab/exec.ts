@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process'
 import { constants } from 'node:os'
 import { askControl } from './control.ts'
+import { launcher } from './launcher.ts'
 import { childrenOf, readRecord, recordForm, statePaths, type LabRecord, type StatePaths } from './state.ts'
 import type { Target } from './targets.ts'
 import { withSystemPrograms } from './up.ts'
@@ -18,6 +19,7 @@ export function runningLab(name: string): { readonly record: LabRecord; readonly
 
 /** The words that run `argv` in a place of the lab, from the host: first into the holder, then into the place. Both steps die with who typed them. */
 export async function execArgv(lab: { readonly record: LabRecord; readonly paths: StatePaths }, place: string, argv: readonly string[]): Promise<readonly string[]> {
+  if (lab.record.machines) return [launcher, 'lab', 'in', lab.paths.control, place, '--', ...argv]
   const target = await askControl<Target & { env?: Readonly<Record<string, string>> }>(lab.paths.control, 'target', { name: place })
   const [init] = childrenOf(lab.record.pid)
   if (init === undefined) throw new Error('the lab has just ended')

@@ -21,6 +21,8 @@ const upCommand = command({
     publish: { type: 'list', value: 'PORT:TO', help: 'port of this machine that leads into the lab: 8080:ingress, 8443:ingress-https, 8081:NODE:PORT' },
     'api-port': { type: 'number', help: 'port of the API on 127.0.0.1 (6443, or any if it is taken)' },
     sockets: { type: 'string', help: 'what carries bytes in the parts', oneOf: ['auto', 'epoll', 'node'] },
+    vm: { type: 'boolean', help: 'every node is a virtual machine with a kernel of its own (QEMU; no root, no libvirt)' },
+    memory: { type: 'number', value: 'MIB', default: 768, help: 'with --vm: memory of each machine, in MiB' },
   },
   run: async ({ values, given }, context) => {
     const began = performance.now()
@@ -28,12 +30,13 @@ const upCommand = command({
     const name = given.has('lab') ? values.lab : (file?.name ?? values.lab)
     const chosen = Object.fromEntries(Object.entries({ nodes: values.nodes, mode: values.mode, sockets: values.sockets }).filter(([, v]) => v !== undefined)) as TopologyOptions
     const wanted = topology({ ...file, ...chosen, ...(values['dual-stack'] ? { dualStack: true } : {}), name })
-    const lab = await up(wanted, {
+    const how = {
       publish: [...(file?.publish ?? []), ...values.publish].map(parsePublish),
       apiPort: values['api-port'],
-      progress: (what, ms) => context.err(`  ${seconds(ms).padStart(6)}  ${what}\n`),
+      progress: (what: string, ms: number): void => context.err(`  ${seconds(ms).padStart(6)}  ${what}\n`),
       signal: context.signal,
-    })
+    }
+    const lab = values.vm ? await (await import('./qemu/up.ts')).upVm(wanted, { ...how, memory: values.memory }) : await up(wanted, how)
     await lab.stay()
     const flag = name === 'default' ? '' : ` --lab ${name}`
     context.out(`The lab is up: ${wanted.nodes.length} nodes in ${seconds(performance.now() - began)}. API on 127.0.0.1:${lab.record.apiPort}.\n`)
@@ -157,9 +160,13 @@ export const labCommand: Command = {
     { name: 'compare', summary: 'Measures the proxy modes on this machine and says which to take.', load: async () => (await import('./compare/main.ts')).compareCommand },
     { name: 'doctor', summary: 'Says what this machine lacks for the lab, and how to mend it.', load: async () => (await import('./doctor.ts')).doctorCommand },
     { name: 'graph', summary: 'Draws the running lab as SVG.', load: async () => (await import('./graphcommand.ts')).graphCommand },
+    { name: 'view', summary: 'Serves a page of the running lab on 127.0.0.1: what there is, where connections go, and why.', load: async () => (await import('./view/main.ts')).viewCommand },
     { name: 'demo', summary: 'Shows everything working, step by step.', load: async () => (await import('./demo.ts')).demoCommand },
     { name: 'vm', summary: 'Runs a command or a lab in virtual machines with a kernel of their own.', load: async () => (await import('./vm/main.ts')).vm },
     { name: 'hello', summary: 'A small HTTP server that says which Pod answered.', load: async () => (await import('./hello.ts')).helloCommand },
+    { name: 'hold-vm', summary: 'Holds the machines of a lab (started by "lab up --vm").', load: async () => (await import('./qemu/holder.ts')).holdVmCommand },
+    { name: 'guest', summary: 'Runs inside a machine of a lab (started by "lab up --vm").', load: async () => (await import('./qemu/guest.ts')).guestCommand },
+    { name: 'in', summary: 'Runs a command in a machine of a lab (started by "lab exec").', load: async () => (await import('./qemu/exec.ts')).inCommand },
     { name: 'hold', summary: 'Runs inside the holder of a lab (started by "lab up").', load: async () => (await import('./holder/main.ts')).holdCommand },
   ],
 }

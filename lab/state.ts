@@ -14,6 +14,8 @@ export interface LabRecord {
   readonly pid: number
   readonly began: string
   readonly rootless: boolean
+  /** The nodes are virtual machines. */
+  readonly machines?: true
   /** Of the API on 127.0.0.1. */
   readonly apiPort: number
   readonly published: readonly { readonly port: number; readonly to: string }[]

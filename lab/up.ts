@@ -39,7 +39,8 @@ export interface Up {
   down(): Promise<void>
 }
 
-const usualApiPort = 6443
+/** Where the API is asked for from the host, if nobody else is there. */
+export const usualApiPort = 6443
 const lifeline = 3
 
 /** Brings the lab up; resolves when all parts are ready, rejects with the reason and leaves nothing running. */
@@ -272,7 +273,8 @@ function portOf(server: Server): number {
   return (server.address() as AddressInfo).port
 }
 
-function reports(line: Socket, progress: (what: string, ms: number) => void): Promise<void> {
+/** Resolves once the holder says that the lab is ready. */
+export function reports(line: Socket, progress: (what: string, ms: number) => void): Promise<void> {
   return new Promise((resolve, reject) => {
     let rest = ''
     line.setEncoding('utf8').on('data', (chunk: string) => {
@@ -288,7 +290,8 @@ function reports(line: Socket, progress: (what: string, ms: number) => void): Pr
   })
 }
 
-function said(paths: StatePaths): string {
+/** The last lines of the holder's log, for messages. */
+export function said(paths: StatePaths): string {
   try {
     const text = readFileSync(join(paths.logs, 'holder.log'), 'utf8').trim()
     return text === '' ? '' : `; it said: ${text.split('\n').slice(-5).join('\n')}`
@@ -297,7 +300,8 @@ function said(paths: StatePaths): string {
   }
 }
 
-function whenAborted(signal: AbortSignal): Promise<never> {
+/** Rejects when `signal` fires. */
+export function whenAborted(signal: AbortSignal): Promise<never> {
   return new Promise((_, reject) => {
     const give = (): void => reject(new Error('interrupted; the lab is gone again'))
     if (signal.aborted) give()

@@ -58,7 +58,7 @@ export async function inVm(command: readonly string[], options: VmOptions = {}):
   if (reason !== undefined) throw new Error(reason)
   const kernel = await guestKernel(options.said ?? (() => {}))
   const wanted = options.accelerator ?? 'auto'
-  const accelerator = options.instructions === true || wanted === 'emulated' ? 'emulated' : wanted === 'kvm' ? 'kvm' : (await kvmWorks(kernel, options.said)) ? 'kvm' : 'emulated'
+  const accelerator = options.instructions === true || wanted === 'emulated' ? 'emulated' : wanted === 'kvm' ? 'kvm' : await acceleratorHere(kernel, options.said)
   return boot(kernel, accelerator, command, options)
 }
 
@@ -83,6 +83,15 @@ const quoted = (word: string): string => `'${word.replaceAll("'", `'\\''`)}'`
 /** Of our own environment: where the caches are, and what a test is told. */
 const handedOn = ['XDG_CACHE_HOME', 'TEST_SEED', 'TEST_LONG', 'TAP_TIMEOUT']
 
+/** How the first program of every machine begins. */
+export const prelude = [
+  '#!/bin/sh',
+  'b=/run/vm/busybox',
+  '$b echo 1 > /proc/sys/kernel/printk',
+  // The modules were indexed by busybox, whose index kmod's modprobe does not read; whatever asks for one asks busybox.
+  '[ ! -x /sbin/modprobe ] || $b mount --bind $b "$($b readlink -f /sbin/modprobe)"',
+].join('\n')
+
 function start(command: readonly string[], options: VmOptions): string {
   const env = {
     PATH: `${process.env.PATH ?? '/usr/sbin:/usr/bin:/sbin:/bin'}:/usr/sbin:/sbin:/run/vm/bin`,
@@ -93,9 +102,7 @@ function start(command: readonly string[], options: VmOptions): string {
     ...options.env,
   }
   return [
-    '#!/bin/sh',
-    'b=/run/vm/busybox',
-    '$b echo 1 > /proc/sys/kernel/printk',
+    prelude,
     '$b hostname vm; $b ip link set lo up',
     // HOME of another user (9p shows his files as they are) stays unwritable to no one: writes go to the layer of memory.
     `cd ${quoted(options.cwd ?? process.cwd())} 2>/dev/null || cd /`,
@@ -111,36 +118,52 @@ function start(command: readonly string[], options: VmOptions): string {
   ].join('\n')
 }
 
+/** What this machine emulates with: KVM only after it was seen to boot this kernel. */
+export async function acceleratorHere(kernel: GuestKernel, said: VmOptions['said']): Promise<'kvm' | 'emulated'> {
+  return (await kvmWorks(kernel, said)) ? 'kvm' : 'emulated'
+}
+
+/** A machine for QEMU, without its devices for words and networks. Descriptor 6 is the first file system, 7 takes the console. */
+export function machineArgs(kernel: GuestKernel, accelerator: 'kvm' | 'emulated', how: { readonly cores: number; readonly memory: number; readonly counting?: boolean }): readonly string[] {
+  const accel = accelerator === 'kvm' ? 'kvm' : `tcg,thread=${how.counting === true ? 'single' : 'multi'},tb-size=256`
+  return [
+    ['-machine', 'q35', '-accel', accel, '-cpu', accelerator === 'kvm' ? 'host' : 'max', '-smp', String(how.cores), '-m', String(how.memory)],
+    ['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot'],
+    how.counting === true ? ['-icount', 'shift=0,sleep=off'] : [],
+    ['-kernel', kernel.image, '-initrd', '/proc/self/fd/6'],
+    ['-append', `console=ttyS0 quiet panic=-1 mitigations=off nokaslr no_timer_check tsc=reliable random.trust_cpu=on audit=0 apparmor=0 net.ifnames=0 sy.modules=${kernel.modules}`],
+    ['-chardev', 'file,id=console,path=/proc/self/fd/7', '-serial', 'chardev:console'],
+    ['-device', 'virtio-rng-pci'],
+    ['-fsdev', 'local,id=root,path=/,security_model=none,readonly=on,multidevs=remap', '-device', 'virtio-9p-pci,fsdev=root,mount_tag=root'],
+  ].flat()
+}
+
+/** A cable to a segment that machines share: a multicast group on loopback. */
+export function segmentArgs(segment: { readonly name: string; readonly machine: number }): readonly string[] {
+  return ['-netdev', `socket,id=lan,mcast=${group(segment.name)},localaddr=127.0.0.1`, '-device', `virtio-net-pci,netdev=lan,mac=52:54:00:53:59:${segment.machine.toString(16).padStart(2, '0')}`]
+}
+
+/** Files without names with what a machine starts from (`script` is its first program of ours), and for its console. */
+export function machineFiles(kernel: GuestKernel, script: string): readonly [initrd: number, console_: number] {
+  const [initrd, console_] = namelessFiles(['initrd', 'console'])
+  writeSync(initrd!, Buffer.concat([readFileSync(kernel.initrd), cpio([program('start', Buffer.from(script))])]))
+  return [initrd!, console_!]
+}
+
 async function boot(kernel: GuestKernel, accelerator: 'kvm' | 'emulated', command: readonly string[], options: VmOptions): Promise<VmResult> {
   const began = performance.now()
   const counting = options.instructions === true
   const cores = counting ? 1 : (options.cores ?? 2)
-  // Files without names: QEMU gets them by descriptor.
-  const files = namelessFiles(['initrd', 'console'])
-  writeSync(files[0]!, Buffer.concat([readFileSync(kernel.initrd), cpio([program('start', Buffer.from(start(command, options)))])]))
-  const accel = accelerator === 'kvm' ? 'kvm' : `tcg,thread=${counting ? 'single' : 'multi'},tb-size=256`
+  const files = machineFiles(kernel, start(command, options))
   const args = [
-    ['-machine', 'q35', '-accel', accel, '-cpu', accelerator === 'kvm' ? 'host' : 'max', '-smp', String(cores), '-m', String(options.memory ?? 1024)],
-    ['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot'],
-    counting ? ['-icount', 'shift=0,sleep=off'] : [],
-    ['-kernel', kernel.image, '-initrd', '/proc/self/fd/6'],
-    ['-append', `console=ttyS0 quiet panic=-1 mitigations=off nokaslr no_timer_check tsc=reliable random.trust_cpu=on audit=0 apparmor=0 net.ifnames=0 sy.modules=${kernel.modules}`],
-    ['-chardev', 'file,id=console,path=/proc/self/fd/7', '-serial', 'chardev:console'],
+    ...machineArgs(kernel, accelerator, { cores, memory: options.memory ?? 1024, counting }),
     // Ports instead of a terminal: octets arrive as they were written, and stdout, stderr and the status stay apart.
-    ['-device', 'virtio-serial-pci'],
-    ...[3, 4, 5].flatMap((fd, i) => [['-chardev', `socket,id=port${i},fd=${fd}`, '-device', `virtserialport,chardev=port${i},nr=${i + 1}`]]),
-    ['-device', 'virtio-rng-pci'],
-    ['-fsdev', 'local,id=root,path=/,security_model=none,readonly=on,multidevs=remap', '-device', 'virtio-9p-pci,fsdev=root,mount_tag=root'],
-    options.segment === undefined
-      ? []
-      : [
-          '-netdev',
-          `socket,id=lan,mcast=${group(options.segment.name)},localaddr=127.0.0.1`,
-          '-device',
-          `virtio-net-pci,netdev=lan,mac=52:54:00:53:59:${options.segment.machine.toString(16).padStart(2, '0')}`,
-        ],
-  ].flat()
-  const stdio: StdioOptions = ['ignore', 'ignore', 'pipe', 'pipe', 'pipe', 'pipe', files[0]!, files[1]!]
+    '-device',
+    'virtio-serial-pci',
+    ...[3, 4, 5].flatMap((fd, i) => ['-chardev', `socket,id=port${i},fd=${fd}`, '-device', `virtserialport,chardev=port${i},nr=${i + 1}`]),
+    ...(options.segment === undefined ? [] : segmentArgs(options.segment)),
+  ]
+  const stdio: StdioOptions = ['ignore', 'ignore', 'pipe', 'pipe', 'pipe', 'pipe', ...files]
   // The machine dies with us, however we die.
   const dies = (await onPath('setpriv')) ? ['setpriv', '--pdeathsig', 'KILL'] : []
   const [program_, ...rest] = [...dies, qemu, ...args]
@@ -162,8 +185,8 @@ async function boot(kernel: GuestKernel, accelerator: 'kvm' | 'emulated', comman
     const done = { stdout: stdout!, stderr: stderr!, kernel: kernel.release, accelerator, wall: performance.now() - began, guest: guest ?? 0 }
     if (status !== undefined && (control ?? '') !== '') return { status, ...done }
     options.signal?.throwIfAborted()
-    if (timedOut) throw new Error(`the virtual machine was switched off after ${(options.timeout ?? 600_000) / 1000} s${tail(files[1]!)}`)
-    throw new Error(`the virtual machine ended without a result (QEMU's status ${code})${complaints === '' ? '' : `\n${complaints}`}${tail(files[1]!)}`)
+    if (timedOut) throw new Error(`the virtual machine was switched off after ${(options.timeout ?? 600_000) / 1000} s${tail(files[1])}`)
+    throw new Error(`the virtual machine ended without a result (QEMU's status ${code})${complaints === '' ? '' : `\n${complaints}`}${tail(files[1])}`)
   } finally {
     clearTimeout(timer)
     options.signal?.removeEventListener('abort', stop)
@@ -189,8 +212,8 @@ function namelessFiles(names: readonly string[]): number[] {
   }
 }
 
-/** The last lines of the machine's console. */
-function tail(fd: number): string {
+/** The last lines of a machine's console. */
+export function tail(fd: number): string {
   const size = fstatSync(fd).size
   const b = Buffer.alloc(Math.min(size, 2000))
   readSync(fd, b, 0, b.length, size - b.length)
