@@ -4,8 +4,8 @@ import { parseAllDocuments } from 'yaml'
 import { command, UsageError } from '../lib/options.ts'
 import { loadCredentials } from '../kube/credentials.ts'
 import { connect } from '../kube/client.ts'
-import type { Ingress, KubeObject, Secret, Service } from '../kube/objects.ts'
-import { ingresses, keyOf, secrets, services } from '../kube/resources.ts'
+import type { ConfigMap, Ingress, KubeObject, Secret, Service } from '../kube/objects.ts'
+import { configmaps, ingresses, keyOf, secrets, services } from '../kube/resources.ts'
 import { keys, prefixes, unknown } from './annotations/list.ts'
 import { settingsOf } from './annotations/list.ts'
 import type { Objects } from './compile.ts'
@@ -45,8 +45,8 @@ export const check = command({
     if (values.cluster) {
       const client = connect(await loadCredentials(values.kubeconfig), { userAgent: 'switchyard-ingress-check' })
       for (const i of (await client.list(ingresses, { signal: context.signal })).items) found.push({ object: { kind: 'Ingress', ...i }, source: 'cluster' })
-      for (const resource of [services, secrets])
-        for (const o of (await client.list<Service | Secret>(resource as never, { signal: context.signal })).items) found.push({ object: { ...o, kind: resource.kind }, source: 'cluster' })
+      for (const resource of [services, secrets, configmaps])
+        for (const o of (await client.list<Service | Secret | ConfigMap>(resource as never, { signal: context.signal })).items) found.push({ object: { ...o, kind: resource.kind }, source: 'cluster' })
       client.close()
     }
     const reports = report(found).filter((r) => values.class.length === 0 || (r.class !== undefined && values.class.includes(r.class)))
@@ -60,7 +60,16 @@ export const check = command({
 export function report(found: readonly { readonly object: KubeObject; readonly source: string }[]): Report[] {
   const namespaced = found.map(({ object, source }) => ({ source, object: { ...object, metadata: { namespace: 'default', ...object.metadata } } }))
   const of = <T extends KubeObject>(kind: string): Map<string, T> => new Map(namespaced.filter((f) => f.object.kind === kind).map((f) => [keyOf(f.object), f.object as unknown as T]))
-  const objects: Objects = { ingresses: new Map(), classes: new Map(), services: of<Service>('Service'), slices: new Map(), secrets: of<Secret>('Secret') }
+  const objects: Objects = {
+    ingresses: new Map(),
+    classes: new Map(),
+    services: of<Service>('Service'),
+    slices: new Map(),
+    secrets: of<Secret>('Secret'),
+    configMaps: of<ConfigMap>('ConfigMap'),
+    names: { addressesOf: () => undefined },
+  }
+  const hasMaps = namespaced.some((f) => f.object.kind === 'ConfigMap')
   return namespaced
     .filter((f) => f.object.kind === 'Ingress')
     .map(({ object, source }) => {
@@ -96,7 +105,9 @@ export function report(found: readonly { readonly object: KubeObject; readonly s
           (p) =>
             !(p.reason === 'BackendNotFound' && objects.services.size === 0) &&
             !(p.reason === 'InvalidCertificate' && objects.secrets.size === 0) &&
-            !(/Secret/.test(p.message) && objects.secrets.size === 0),
+            !(/Secret/.test(p.message) && objects.secrets.size === 0) &&
+            !(/ConfigMap/.test(p.message) && !hasMaps) &&
+            !/needs default-backend, or/.test(p.message),
         )
         .map((p) => p.message)
       const refused = problems.length > 0 || annotations.some((a) => a.support === 'refused' || a.support === 'unknown')

@@ -1,9 +1,9 @@
 import { loadCredentials } from '../kube/credentials.ts'
 import { connect } from '../kube/client.ts'
-import type { EndpointSlice, Ingress, IngressClass, KubeObject, Secret, Service } from '../kube/objects.ts'
-import { endpointslices, ingressclasses, ingresses, keyOf, secrets, services } from '../kube/resources.ts'
+import type { ConfigMap, EndpointSlice, Ingress, IngressClass, KubeObject, Secret, Service } from '../kube/objects.ts'
+import { configmaps, endpointslices, ingressclasses, ingresses, keyOf, secrets, services } from '../kube/resources.ts'
 import { MemoryDriver } from '../lib/sockets/memory/driver.ts'
-import type { Protocol, Wire } from '../lib/sockets/seam.ts'
+import type { Driver, Protocol, Wire } from '../lib/sockets/seam.ts'
 import { command as makeCommand, UsageError } from '../lib/options.ts'
 import { middleware, settingsOf } from './annotations/list.ts'
 import { readObjects } from './check.ts'
@@ -51,13 +51,30 @@ export interface Explanation {
 
 /** Explains what a server with `table` does with a request: by letting one do it, on a network in memory where every endpoint answers 200. */
 export async function explain(table: RouteTable, question: Question): Promise<Explanation> {
-  const driver = new MemoryDriver({ auto: false })
+  const memory = new MemoryDriver({ auto: false })
+  // Every endpoint is a plain one here, whatever it speaks in truth.
+  const driver: Driver = {
+    name: memory.name,
+    get now() {
+      return memory.now
+    },
+    arena: (size) => Buffer.alloc(size),
+    listen: (at, accept, how) => memory.listen(at, accept, how),
+    connect: (at, p, { tls: _, ...how } = {}) => memory.connect(at, p, how),
+    bind: (at, received, how) => memory.bind(at, received, how),
+    every: (ms, f) => memory.every(ms, f),
+    flush: () => {},
+    splice: (x, y) => memory.splice(x, y),
+    detach: () => undefined,
+    close: () => memory.close(),
+  }
   let finished: { status: number; reason: string; route: Route; endpoint: string; path: string } | undefined
   const asked: string[] = []
   const server = new Server({
     driver,
     middleware,
     trusts: () => true,
+    http2: { take: (_wire, accept) => accept(), connect: (_key, at, _tls, p, timeout) => memory.connect(at, p, { timeout }) },
     finished: (x) => {
       finished = { status: x.status, reason: x.reason, route: x.route, endpoint: x.lastEndpoint, path: x.path }
     },
@@ -85,11 +102,11 @@ export async function explain(table: RouteTable, question: Question): Promise<Ex
   const wire = driver.connect({ host: '10.255.255.1', port: question.secure ? 443 : 80 }, client)
   const fields = question.headers.map(([n, v]) => `${n}: ${v}\r\n`).join('')
   say(wire, `${question.method} ${question.target} HTTP/1.1\r\nHost: ${question.host}\r\nX-Forwarded-For: ${question.client}\r\n${fields}\r\n`)
-  driver.settle()
+  memory.settle()
   // Steps that ask elsewhere are promises.
   for (let i = 0; heard === '' && i < 20; i++) {
     await new Promise((resolve) => setImmediate(resolve))
-    driver.settle()
+    memory.settle()
   }
   server.close()
   if (finished === undefined) throw new Error('the request did not come to an end')
@@ -214,7 +231,7 @@ function print(e: Explanation, problems: readonly string[]): string {
 async function read(kubeconfig: string | undefined, signal: AbortSignal): Promise<Objects> {
   const client = connect(await loadCredentials(kubeconfig), { userAgent: 'switchyard-explain' })
   const all: KubeObject[] = []
-  for (const resource of [ingresses, ingressclasses, services, endpointslices, secrets]) {
+  for (const resource of [ingresses, ingressclasses, services, endpointslices, secrets, configmaps]) {
     for (const o of (await client.list<KubeObject>(resource as never, { signal })).items) all.push({ ...o, kind: resource.kind })
   }
   client.close()
@@ -230,7 +247,14 @@ export function sort(list: readonly KubeObject[]): Objects {
     const key = serviceOf(s)
     if (key !== undefined) slices.set(key, [...(slices.get(key) ?? []), s])
   }
-  return { ingresses: of<Ingress>('Ingress'), classes: of<IngressClass>('IngressClass'), services: of<Service>('Service'), secrets: of<Secret>('Secret'), slices }
+  return {
+    ingresses: of<Ingress>('Ingress'),
+    classes: of<IngressClass>('IngressClass'),
+    services: of<Service>('Service'),
+    secrets: of<Secret>('Secret'),
+    slices,
+    configMaps: of<ConfigMap>('ConfigMap'),
+  }
 }
 
 export { command as request }

@@ -72,6 +72,8 @@ export class Server implements UpstreamHost, Engine {
   readonly #options: ServerOptions
   readonly #linked = new WeakMap<Route, Linked>()
   readonly #turns = new Map<string, number>()
+  /** Upstreams that start new endpoints slowly, as they were asked last. */
+  readonly #met = new Map<string, Upstream>()
   readonly #listening: Listening[] = []
   readonly #upstreamIdle: number
   readonly #random: () => number
@@ -195,6 +197,7 @@ export class Server implements UpstreamHost, Engine {
     const n = endpoints.length
     if (n === 0) return undefined
     const now = this.driver.now
+    if (upstream.slowStart !== undefined) this.#meet(upstream)
     if (x.endpoint !== undefined) {
       const pool = this.#poolOf(upstream, x.endpoint)
       if (pool.ejectedUntil <= now && !tried.includes(pool)) return pool
@@ -224,7 +227,7 @@ export class Server implements UpstreamHost, Engine {
     for (let i = 0; i < n; i++) {
       const pool = this.#poolOf(upstream, endpoints[(start + i) % n]!)
       if (tried.length > 0 && tried.includes(pool)) continue
-      if (pool.ejectedUntil <= now) return pool
+      if (pool.ejectedUntil <= now && (upstream.slowStart === undefined || this.#warm(pool, upstream.slowStart))) return pool
       second ??= pool
     }
     return second
@@ -234,7 +237,8 @@ export class Server implements UpstreamHost, Engine {
   #betterOfTwo(upstream: Upstream, tried: readonly Pool[], ewma: boolean): Pool | undefined {
     const now = this.driver.now
     let pools = upstream.endpoints.map((e) => this.#poolOf(upstream, e)).filter((p) => !tried.includes(p))
-    const well = pools.filter((p) => p.ejectedUntil <= now)
+    const { slowStart } = upstream
+    const well = pools.filter((p) => p.ejectedUntil <= now && (slowStart === undefined || this.#warm(p, slowStart)))
     if (well.length > 0) pools = well
     if (pools.length <= 1) return pools[0]
     const i = Math.floor(this.#random() * pools.length)
@@ -260,6 +264,27 @@ export class Server implements UpstreamHost, Engine {
       }
     }
     return best ?? this.#inTurn(upstream, tried)
+  }
+
+  /** Notes which endpoints of `upstream` were there when it was first asked, and which joined later. */
+  #meet(upstream: Upstream): void {
+    if (this.#met.get(upstream.name) === upstream) return
+    const known = this.#met.has(upstream.name)
+    this.#met.set(upstream.name, upstream)
+    for (const e of upstream.endpoints) {
+      const before = this.pools.size
+      const pool = this.#poolOf(upstream, e)
+      if (known && this.pools.size > before) pool.joined = this.driver.now
+    }
+  }
+
+  /** Whether an endpoint may get this request: the younger, the rarer. */
+  #warm(pool: Pool, slowStart: number): boolean {
+    if (pool.joined === 0) return true
+    const age = (this.driver.now - pool.joined) / slowStart
+    if (age < 1) return this.#random() < Math.max(0.05, age)
+    pool.joined = 0
+    return true
   }
 
   #poolOf(upstream: Upstream, endpoint: { readonly key: string; readonly address: string; readonly port: number }): Pool {

@@ -28,6 +28,9 @@ const single = new Set([
 
 type Fields = Record<string, string | string[]>
 
+/** Used for every head; nothing in it outlives a call. */
+const head = new Head()
+
 /**
  * One stream of HTTP/2 as the engine sees it: a connection whose other side speaks HTTP/1.1. What the engine writes is taken apart here, message by
  * message; what comes from the stream is put together by whoever feeds it.
@@ -43,7 +46,6 @@ export abstract class StreamWire implements Wire {
   protected readonly body = new Body()
   /** The head of the message that goes out was sent. */
   protected began = false
-  readonly #head = new Head()
   readonly #payload = { to: 0 }
   readonly #requests: boolean
   #held: Buffer | undefined
@@ -131,7 +133,6 @@ export abstract class StreamWire implements Wire {
 
   /** Sends the heads at the beginning of `piece`; where the body begins, -1 if there is none to send yet. */
   #heads(piece: Buffer): number {
-    const head = this.#head
     let at = 0
     for (;;) {
       const end = this.#requests ? parseRequest(head, piece, at, piece.length) : parseResponse(head, piece, at, piece.length)
@@ -162,7 +163,6 @@ export abstract class StreamWire implements Wire {
   }
 
   #fields(): Fields {
-    const head = this.#head
     const out = Object.create(null) as Fields
     for (let i = 0; i < head.lines; i++) {
       const name = head.name(i).toLowerCase()
