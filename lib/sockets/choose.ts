@@ -1,3 +1,4 @@
+import type { Metrics } from '../metrics.ts'
 import type { Flag } from '../options.ts'
 import { explainError } from '../log.ts'
 import { openNode } from './node/driver.ts'
@@ -41,4 +42,14 @@ export async function chooseDriver(wanted: string, load: () => Promise<EpollModu
   if (typeof opened !== 'string') return { driver: opened, reason: wanted === 'epoll' ? 'asked for' : 'self-test passed' }
   if (wanted === 'epoll') throw new Error(`the epoll driver does not work here: ${opened}`)
   return { driver: openNode(), reason: `no epoll: ${opened}` }
+}
+
+/** Puts the choice, its reason, what does TLS and why, and what the driver counts into /metrics. */
+export function socketsMetrics(metrics: Metrics, { driver, reason }: Chosen): void {
+  metrics.gauge('switchyard_sockets_info', 'Always 1: what carries the bytes and what secures them, and why.').set(1, { driver: driver.name, reason, tls: driver.tlsBy ?? '' })
+  if (driver.counts === undefined) return
+  const now = metrics.gauge('switchyard_sockets', 'What the driver of sockets has at this moment, or has counted since the start.')
+  metrics.onScrape(() => {
+    for (const [what, n] of Object.entries(driver.counts!())) now.set(n, { what })
+  })
 }

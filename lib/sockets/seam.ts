@@ -185,6 +185,10 @@ export interface Driver {
   splice(a: Wire, b: Wire): boolean
   /** Gives the connection away by its descriptor, before a byte was taken from it. Undefined: this driver cannot. */
   detach(w: Wire): Descriptor | undefined
+  /** What secures connections here, and why that and nothing else: for the ready line. */
+  readonly tlsBy?: string
+  /** What the driver has at this moment, and has counted, by names for /metrics. */
+  counts?(): Readonly<Record<string, number>>
   /** Ends every listener and connection of this driver. */
   close(): Promise<void>
 }

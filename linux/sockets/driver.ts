@@ -390,6 +390,17 @@ export class EpollDriver implements Driver {
     this.#loop.share?.bury(this.#loop.index)
   }
 
+  get tlsBy(): string {
+    const filter = this.#tls
+    return typeof filter === 'string' ? `node:tls (${filter})` : `OpenSSL ${process.versions.openssl} over memory`
+  }
+
+  counts(): Readonly<Record<string, number>> {
+    const filter = this.#filter
+    const tls = typeof filter !== 'object' ? {} : Object.fromEntries(Object.entries(filter.counts).map(([name, n]) => [`tls ${name}`, n]))
+    return { ...this.open, ...(typeof filter === 'object' ? { 'tls handshakes under way': filter.shaking.size } : {}), ...tls }
+  }
+
   /** How TLS is done: counts of the filter, or why `node:tls` does it. */
   get tls(): Readonly<TlsCounts> | string {
     const filter = this.#tls

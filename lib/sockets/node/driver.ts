@@ -16,6 +16,7 @@ const defaultHighWater = 256 * 1024
 
 class NodeDriver implements Driver {
   readonly name = 'node'
+  readonly tlsBy = 'node:tls'
   readonly #servers = new Set<net.Server>()
   readonly #wires = new Set<NodeWire>()
   readonly #bound = new Set<Bound>()
@@ -123,6 +124,10 @@ class NodeDriver implements Driver {
         if ((error as NodeJS.ErrnoException).code !== 'EINTR') return
       }
     }
+  }
+
+  counts(): Readonly<Record<string, number>> {
+    return { connections: this.#wires.size, listeners: this.#servers.size }
   }
 
   splice(a: Wire, b: Wire): boolean {
