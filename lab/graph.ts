@@ -109,7 +109,7 @@ ${[...frames, ...drawn, ...boxes.map(box)].join('\n')}
 
 function box(b: Box): string {
   const middle = b.x + wide / 2
-  return `<rect class="${b.kind}${b.dim ? ' dim' : ''}" x="${b.x}" y="${b.y}" width="${wide}" height="${row}" rx="5"/>\n<text x="${middle}" y="${b.y + 18}">${escape(short(b.lines[0]!))}</text>\n<text class="small" x="${middle}" y="${b.y + 34}">${escape(short(b.lines[1]!))}</text>`
+  return `<g data-key="${escape(b.key)}" tabindex="0"><rect class="${b.kind}${b.dim ? ' dim' : ''}" x="${b.x}" y="${b.y}" width="${wide}" height="${row}" rx="5"/>\n<text x="${middle}" y="${b.y + 18}">${escape(short(b.lines[0]!))}</text>\n<text class="small" x="${middle}" y="${b.y + 34}">${escape(short(b.lines[1]!))}</text></g>`
 }
 
 /** What fits into a box. */

@@ -58,11 +58,11 @@ function curve(report: Report, m: Measure): string {
   const names = lines(report).filter((name) => report.samples.some((s) => s.mode === name && s.values[m.key] !== undefined))
   const points = names.map((name) => sizes.flatMap((s, i) => [figureOf(report, name, s, m.key)].filter((f) => f !== undefined).map((f) => ({ i, f }))))
   const most = Math.max(1e-9, ...points.flat().map((p) => p.f.most))
-  const x = (i: number): number => Math.round(110 + (sizes.length < 2 ? 240 : (480 * i) / (sizes.length - 1)))
+  const x = (i: number): number => Math.round(140 + (sizes.length < 2 ? 230 : (450 * i) / (sizes.length - 1)))
   const y = (v: number): number => Math.round((220 - (190 * v) / most) * 10) / 10
   const out: string[] = []
-  for (const part of [0, 0.5, 1]) out.push(`<path class="grid" d="M100 ${y(most * part)}H610"/><text x="94" y="${y(most * part) + 4}" text-anchor="end">${show(m, most * part)}</text>`)
-  out.push('<path class="axis" d="M100 20V220H610"/>')
+  for (const part of [0, 0.5, 1]) out.push(`<path class="grid" d="M130 ${y(most * part)}H635"/><text x="124" y="${y(most * part) + 4}" text-anchor="end">${show(m, most * part)}</text>`)
+  out.push('<path class="axis" d="M130 20V220H635"/>')
   sizes.forEach((s, i) => out.push(`<text x="${x(i)}" y="238" text-anchor="middle">${count(s)}</text>`))
   points.forEach((line, k) => {
     const name = names[k]!
