@@ -60,7 +60,7 @@ export async function explain(table: RouteTable, question: Question): Promise<Ex
     },
     arena: (size) => Buffer.alloc(size),
     listen: (at, accept, how) => memory.listen(at, accept, how),
-    connect: (at, p, { tls: _, ...how } = {}) => memory.connect(at, p, how),
+    connect: (at, p, how = {}) => memory.connect(at, p, how.timeout === undefined ? {} : { timeout: how.timeout }),
     bind: (at, received, how) => memory.bind(at, received, how),
     every: (ms, f) => memory.every(ms, f),
     flush: () => {},

@@ -1,9 +1,11 @@
+import bcrypt from 'bcryptjs'
 import { test } from 'tap'
 import { execFileSync } from 'node:child_process'
-import { ingress, ingressClass, secret, service, slice } from '../../kube/testing/builders.ts'
-import type { EndpointSlice, Ingress, KubeObject, Secret, Service } from '../../kube/objects.ts'
+import { ingress, ingressClass, object, secret, service, slice } from '../../kube/testing/builders.ts'
+import type { ConfigMap, EndpointSlice, Ingress, KubeObject, Secret, Service } from '../../kube/objects.ts'
 import { Compiler, controllerName } from '../compile.ts'
-import { Net, type Peer } from '../testing/memory.ts'
+import { readConfig } from '../config.ts'
+import { Net, tableOf, type Peer } from '../testing/memory.ts'
 import { serviceOf } from '../watching.ts'
 import { verifyPassword } from './htpasswd.ts'
 import { keys, middleware, settingsOf, unknown } from './list.ts'
@@ -22,16 +24,27 @@ interface Asked {
 }
 
 /** The controller with these Ingresses; backends answer with their address. */
-async function serve(objects: readonly KubeObject[], how: { readonly secure?: boolean; readonly answer?: (peer: Peer, head: string, at: string) => void } = {}) {
+async function serve(
+  objects: readonly KubeObject[],
+  how: { readonly secure?: boolean; readonly answer?: (peer: Peer, head: string, at: string) => void; readonly defaults?: Readonly<Record<string, string>>; readonly defaultBackend?: string } = {},
+) {
   const all = [ingressClass('sy'), ...a, ...b, ...objects]
   const of = <T extends KubeObject>(kind: string): T[] => all.filter((o) => o.kind === kind) as T[]
+  const defaults = how.defaults === undefined ? undefined : readConfig(how.defaults).defaults
   const key = (o: KubeObject): string => `${o.metadata.namespace}/${o.metadata.name}`
-  const { table, problems } = new Compiler({ controllers: [controllerName], classes: [], defaultBackend: undefined, defaultCertificate: undefined, settings: settingsOf }).compile({
+  const { table, problems } = new Compiler({
+    controllers: [controllerName],
+    classes: [],
+    defaultBackend: how.defaultBackend,
+    defaultCertificate: undefined,
+    settings: (i, c) => settingsOf(i, c, defaults),
+  }).compile({
     ingresses: new Map(of<Ingress>('Ingress').map((o) => [key(o), o])),
     classes: new Map([['sy', ingressClass('sy')]]),
     services: new Map(of<Service>('Service').map((o) => [key(o), o])),
     secrets: new Map(of<Secret>('Secret').map((o) => [key(o), o])),
     slices: new Map(of<EndpointSlice>('EndpointSlice').map((s) => [serviceOf(s)!, [s]])),
+    configMaps: new Map(of<ConfigMap>('ConfigMap').map((o) => [key(o), o])),
   })
   const net = new Net(table, { secure: how.secure ?? false, server: { middleware, random: () => 0.3 } })
   let saw = ''
@@ -285,6 +298,127 @@ void test('custom-http-errors: the page of another service, under the status of 
   t.same([gone.status, gone.body], [404, 'page 404'])
   const oops = await ask('GET x.test/')
   t.same([oops.status, oops.body], [500, 'raw'])
+})
+
+void test('default-backend takes over where there is no endpoint, and is told why; without one of its own the controller’s makes the pages', async (t) => {
+  const gone = [service('gone', { clusterIP: '10.96.0.9', ports: ['http:80'] }), slice('gone', [], ['http:80'])]
+  const { ask, problems } = await serve([...gone, one({ 'default-backend': 'b' }, { '/': 'gone:80' })])
+  t.same(problems, [])
+  const got = await ask('GET x.test/p')
+  t.same([got.status, got.body], [200, '10.244.0.9'])
+  t.match(got.saw, /X-Code: 503\r\n/)
+  t.match(got.saw, /X-Service-Name: gone\r\n/)
+  const answer = (peer: Peer, _head: string, at: string): void =>
+    peer.say(at === '10.244.0.9' ? 'HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\npage' : 'HTTP/1.1 404 Not Found\r\nContent-Length: 3\r\n\r\nraw')
+  const other = await serve([one({ 'custom-http-errors': '404' })], { answer, defaultBackend: 'default/b:80' })
+  t.same(other.problems, [])
+  t.equal((await other.ask('GET x.test/')).body, 'page')
+})
+
+void test('fields of answers: added by ConfigMaps, hidden, Location and cookies rewritten', async (t) => {
+  const map = (name: string, data: Record<string, string>): KubeObject => object('v1', 'ConfigMap', name, { data })
+  const answer = (peer: Peer): void =>
+    peer.say(
+      'HTTP/1.1 302 Found\r\nX-Powered-By: php\r\nX-Frame-Options: no\r\nLocation: http://inside:8080/a\r\nSet-Cookie: a=1; Domain=inside; Path=/app/x\r\nSet-Cookie: b=2\r\nContent-Length: 0\r\n\r\n',
+    )
+  const { ask, problems } = await serve(
+    [
+      map('fields', { 'X-Frame-Options': 'DENY' }),
+      map('up', { 'X-Team': 'blue' }),
+      one({ 'custom-headers': 'default/fields', 'proxy-redirect-from': 'http://inside:8080/', 'proxy-redirect-to': '/', 'proxy-cookie-domain': 'inside x.test', 'proxy-cookie-path': '/app /' }),
+    ],
+    { answer, defaults: { 'hide-headers': 'X-Powered-By', 'proxy-set-headers': 'default/up', 'proxy-add-original-uri-header': 'true' } },
+  )
+  t.same(problems, [])
+  const got = await ask('GET x.test/p?q', { 'X-Team': 'red' })
+  t.equal(location(got.head), '/a')
+  t.match(got.head, /X-Frame-Options: DENY/)
+  t.notMatch(got.head, /php|Options: no/)
+  t.match(got.head, /Set-Cookie: a=1; Domain=x\.test; Path=\/\/x\r\n/)
+  t.match(got.head, /Set-Cookie: b=2/)
+  t.match(got.saw, /X-Team: blue\r\n/)
+  t.notMatch(got.saw, /red/)
+  t.match(got.saw, /X-Original-URI: \/p\?q\r\n/)
+})
+
+void test('satisfy any: the address or the password is enough; statuses and a global auth-url by ConfigMap', async (t) => {
+  const guarded = { 'auth-type': 'basic', 'auth-secret': 'users', 'whitelist-source-range': '192.0.2.0/24' }
+  const right = { Authorization: 'Basic Zm9vOmJhcg==' }
+  const all = await serve([one(guarded), users])
+  t.equal((await all.ask('GET x.test/', right)).status, 403)
+  const any = await serve([one({ ...guarded, satisfy: 'any' }), users])
+  t.equal((await any.ask('GET x.test/')).status, 401)
+  t.equal((await any.ask('GET x.test/', right)).status, 200)
+  const near = await serve([one({ ...guarded, satisfy: 'any', 'whitelist-source-range': '127.0.0.0/8' }), users])
+  t.equal((await near.ask('GET x.test/')).status, 200)
+  const limited = await serve([one({ 'limit-rps': '1', 'limit-burst-multiplier': '1' })], { defaults: { 'limit-req-status-code': '429' } })
+  t.same([(await limited.ask('GET x.test/')).status, (await limited.ask('GET x.test/')).status, (await limited.ask('GET x.test/')).status], [200, 200, 429])
+  const answer = (peer: Peer, _head: string, at: string): void => peer.say(at === '10.5.5.5' ? 'HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n' : 'HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n')
+  const defaults = { 'global-auth-url': 'http://10.5.5.5/' }
+  t.equal((await (await serve([one({})], { answer, defaults })).ask('GET x.test/')).status, 403)
+  t.equal((await (await serve([one({ 'enable-global-auth': 'false' })], { answer, defaults })).ask('GET x.test/')).status, 200)
+})
+
+void test('auth-cache-key: one question for requests of the same key, while it holds', async (t) => {
+  let asked = 0
+  const answer = (peer: Peer, _head: string, at: string): void => {
+    if (at === '10.5.5.5') asked++
+    peer.say('HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n')
+  }
+  const { ask, net } = await serve([one({ 'auth-url': 'http://10.5.5.5/', 'auth-cache-key': '$cookie_s', 'auth-cache-duration': '200 10s' })], { answer })
+  for (const s of ['a', 'a', 'b', 'a']) t.equal((await ask('GET x.test/', { Cookie: `s=${s}` })).status, 200)
+  t.equal(asked, 2)
+  net.driver.advance(11_000)
+  await ask('GET x.test/', { Cookie: 's=a' })
+  t.equal(asked, 3)
+})
+
+void test('who was led to a canary by its cookie stays there, or is decided anew where that is asked for', async (t) => {
+  const canary = ingress(
+    'c',
+    { 'x.test': { '/': 'b:80' } },
+    { class: 'sy', annotations: nginx({ canary: 'true', 'canary-by-header': 'X-Go' }), metadata: { creationTimestamp: '2026-01-01T00:00:00Z' } },
+  )
+  for (const [behavior, then] of [
+    ['sticky', '10.244.0.9'],
+    ['legacy', '10.244.0.1'],
+  ] as const) {
+    const { ask } = await serve([one({ affinity: 'cookie', 'affinity-canary-behavior': behavior }), canary])
+    const first = await ask('GET x.test/', { 'X-Go': 'always' })
+    t.equal(first.body, '10.244.0.9')
+    const cookie = /Set-Cookie: (INGRESSCOOKIE=[0-9a-f]+)/.exec(first.head)![1]!
+    t.equal((await ask('GET x.test/', { Cookie: cookie })).body, then, behavior)
+  }
+})
+
+void test('slow-start: an endpoint that joins later gets its share little by little', async (t) => {
+  const { ask, net } = await serve([one({ 'slow-start': '100' }, { '/': 'b:80' })])
+  t.equal((await ask('GET x.test/')).body, '10.244.0.9')
+  const wider = { ...net.frontend.table.hosts.shards.flatMap((s) => [...s.values()])[0]!.routes[0]! }
+  const upstream = { ...wider.upstream, endpoints: [...wider.upstream.endpoints, { address: '10.5.5.5', port: 80, key: '10.5.5.5:80' }] }
+  net.server.use(net.frontend, tableOf({ ...wider, upstream }))
+  const share = async (): Promise<number> => {
+    let n = 0
+    for (let i = 0; i < 10; i++) if ((await ask('GET x.test/')).body === '10.5.5.5') n++
+    return n
+  }
+  t.equal(await share(), 0, 'the die shows 0.3: not yet')
+  net.driver.advance(31_000)
+  t.equal(await share(), 5, 'now as often as the other')
+})
+
+void test('bcrypt, which takes its time', async (t) => {
+  // `htpasswd -nbB foo bar`
+  const hash = await bcrypt.hash('bar', 4)
+  const { ask, problems } = await serve([one({ 'auth-type': 'basic', 'auth-secret': 'users' }), secret('users', { auth: `foo:${hash.replace('$2b$', '$2y$')}\n` })])
+  t.same(problems, [])
+  const basic = async (password: string): Promise<number> => {
+    let got = await ask('GET x.test/', { Authorization: `Basic ${Buffer.from(`foo:${password}`).toString('base64')}` })
+    for (let i = 0; Number.isNaN(got.status) && i < 50; i++) got = await ask('GET x.test/', { Authorization: `Basic ${Buffer.from(`foo:${password}`).toString('base64')}` })
+    return got.status
+  }
+  t.equal(await basic('bar'), 200)
+  t.equal(await verifyPassword('baz', hash), false)
 })
 
 void test('passwords as htpasswd and openssl write them', async (t) => {

@@ -280,10 +280,10 @@ export class Server implements UpstreamHost, Engine {
 
   /** Whether an endpoint may get this request: the younger, the rarer. */
   #warm(pool: Pool, slowStart: number): boolean {
-    if (pool.joined === 0) return true
+    if (pool.joined < 0) return true
     const age = (this.driver.now - pool.joined) / slowStart
     if (age < 1) return this.#random() < Math.max(0.05, age)
-    pool.joined = 0
+    pool.joined = -1
     return true
   }
 

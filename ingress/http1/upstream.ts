@@ -16,8 +16,8 @@ export class Pool {
   active = 0
   /** Not asked before this time unless nobody else is there. */
   ejectedUntil = 0
-  /** When it joined endpoints that were there before; 0: it was there from the beginning. */
-  joined = 0
+  /** When it joined endpoints that were there before; -1: it was there from the beginning, or that was long ago. */
+  joined = -1
   failures = 0
   /** Peak EWMA of the time to the first octet, ms, and when it was last touched. */
   ewma = 0
