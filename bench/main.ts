@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { explainError } from '../lib/log.ts'
 import { untilSignal } from '../lib/lifecycle.ts'
 import { command, dispatch, UsageError } from '../lib/options.ts'
+import { curves } from './curves.ts'
 import type { BenchContext, Part, Row } from './row.ts'
 
 const parts = ['lab', 'vm', 'sockets', 'proxy', 'ingress', 'dns', 'controlplane']
@@ -16,6 +17,7 @@ const bench = command({
   flags: {
     json: { type: 'string', value: 'FILE', help: 'the same rows as JSON' },
     strict: { type: 'boolean', help: 'exit status 1 when a bar does not hold or a peer is missing' },
+    svg: { type: 'string', value: 'FILE', help: 'draw the curves of rows that are points of one' },
     peer: { type: 'list', value: 'NAME=PATH', help: 'a peer that is no Debian package: kube-proxy, coredns, kube-apiserver' },
     only: { type: 'string', value: 'WORDS', help: 'only rows whose name has these words' },
   },
@@ -54,6 +56,7 @@ const bench = command({
     }
     for (const peer of missing) context.out(`not measured beside ${peer}: it is not installed\n`)
     if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify({ machine, at: new Date().toISOString(), rows, missing }, null, 2)}\n`)
+    if (values.svg !== undefined) writeFileSync(values.svg, curves(rows))
     const short = rows.filter((r) => holds(r) === false)
     return values.strict && (short.length > 0 || missing.length > 0) ? 1 : 0
   },

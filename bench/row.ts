@@ -7,6 +7,8 @@ export interface Row {
   /** Least and most of the rounds. */
   readonly spread?: readonly [number, number]
   readonly peer?: { readonly name: string; readonly value: number }
+  /** A point of a curve, for `--svg`. */
+  readonly at?: { readonly curve: string; readonly series: string; readonly x: number }
   /** What it should be: the figure itself, or its ratio to the peer's. */
   readonly bar?: { readonly value: number; readonly of: 'figure' | 'ratio'; readonly atLeast?: boolean }
 }
