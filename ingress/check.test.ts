@@ -1,8 +1,12 @@
+import { join } from 'node:path'
+import { readFileSync } from 'node:fs'
 import { test } from 'tap'
 import { ingress, secret, service } from '../kube/testing/builders.ts'
+import type { Flag } from '../lib/options.ts'
 import { report } from './check.ts'
-import { readConfig } from './config.ts'
-import { groupsOf, trustsOf, type IngressValues } from './options.ts'
+import { keys } from './annotations/list.ts'
+import { configKeys, readConfig } from './config.ts'
+import { flags, groupsOf, trustsOf, type IngressValues } from './options.ts'
 
 const nginx = 'nginx.ingress.kubernetes.io/'
 
@@ -60,4 +64,12 @@ void test('a ConfigMap of ingress-nginx gives defaults; what is not followed is 
   t.same(read.problems, ['key server-tokens has no effect: the version is never told', 'unknown key nonsense'])
   t.equal(trustsOf(['10.0.0.0/8'])!('10.1.2.3'), true)
   t.equal(trustsOf(['10.0.0.0/8'])!('11.1.2.3'), false)
+})
+
+void test('docs/ingress.md names every annotation, every key of the ConfigMap and every flag', async (t) => {
+  const text = readFileSync(join(import.meta.dirname, '../docs/ingress.md'), 'utf8')
+  for (const key of keys.keys()) if (!text.includes(`\`${key}\``)) t.fail(`annotation ${key}`)
+  for (const key of Object.keys(configKeys)) if (!text.includes(`\`${key}\``)) t.fail(`key ${key}`)
+  for (const [name, flag] of Object.entries(flags)) if ((flag as Flag).hidden !== true && !text.includes(`--${name}`)) t.fail(`flag --${name}`)
+  t.ok(keys.size > 100)
 })
