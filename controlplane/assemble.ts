@@ -10,11 +10,12 @@ import { ServiceAllocator } from './allocate/services.ts'
 import { applyPatch } from './api/apply.ts'
 import { Cache } from './api/cache.ts'
 import { Discovery } from './api/discovery.ts'
+import { exec, refuseExec } from './api/exec.ts'
 import { OpenApi } from './api/openapi.ts'
 import { Rest, type Call } from './api/rest.ts'
 import { reviews } from './api/reviews.ts'
 import { ApiServer, type PathHandler, type Review } from './api/server.ts'
-import { bind, subresources } from './api/subresources.ts'
+import { bind, subresources, type Helpers } from './api/subresources.ts'
 import { version } from './api/version.ts'
 import { startControllers } from './controllers/main.ts'
 import { bootstrap, Rbac } from './identity/rbac.ts'
@@ -103,13 +104,14 @@ export async function assemble(parts: {
   const revision = metrics.gauge('switchyard_cache_revision', 'The newest revision that reads see.')
   metrics.onScrape(() => revision.set(cache.revision))
   const text = (body: string, type = 'text/plain; version=0.0.4; charset=utf-8'): { readonly code: number; readonly type: string; readonly body: string } => ({ code: 200, type, body })
+  const helpers: Helpers = { rest, tokens, issuer, ca: ca.certificate, agentClient }
   const api = new ApiServer({
     rest,
     cache,
     kinds,
     reviews: served,
-    subresources: subresources({ rest, tokens, issuer, ca: ca.certificate, agentClient }),
-    upgrades: new Map(),
+    subresources: new Map([...subresources(helpers), ['pods/exec', (call) => refuseExec(helpers, call, call.query)]]),
+    upgrades: new Map([['pods/exec', (call, request, socket, head) => exec(helpers, call, request, socket, head)]]),
     discovery: new Discovery(kinds, served, openapi, () => address),
     authenticate: authenticator(tokens, alive),
     authorize,

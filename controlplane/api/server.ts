@@ -908,7 +908,7 @@ const prefixRoot = (_root: string, prefix: string): string => prefix
 /** Subresources that Kubernetes has and we do not: the answer says so. */
 function refusedSubresource(route: Route): Failure | undefined {
   if (route.group !== '' || route.resource !== 'pods') return undefined
-  if (!['exec', 'attach', 'portforward', 'ephemeralcontainers', 'proxy', 'resize'].includes(route.subresource)) return undefined
+  if (!['attach', 'portforward', 'ephemeralcontainers', 'proxy', 'resize'].includes(route.subresource)) return undefined
   return new Failure(405, 'MethodNotAllowed', `switchyard does not serve pods/${route.subresource}`, { kind: 'pods', name: route.name })
 }
 

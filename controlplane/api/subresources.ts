@@ -276,7 +276,7 @@ function log(h: Helpers): SubHandler {
 }
 
 /** The agent's certificate must name the node or its address. */
-function named(raw: Buffer, node: string, host: string): Error | undefined {
+export function named(raw: Buffer, node: string, host: string): Error | undefined {
   const c = new X509Certificate(raw)
   if (c.checkIP(host) !== undefined || c.checkHost(node) !== undefined || c.subject.split('\n').includes(`CN=system:node:${node}`)) return undefined
   return new Error(`the certificate of the agent does not name node ${node}`)

@@ -16,6 +16,7 @@ export const pods = kind({
   subresources: [
     { name: 'binding', verbs: ['create'], kind: 'Binding' },
     { name: 'eviction', verbs: ['create'], kind: 'Eviction', group: 'policy', version: 'v1' },
+    { name: 'exec', verbs: ['create', 'get'], kind: 'PodExecOptions' },
     { name: 'log', verbs: ['get'], kind: 'Pod' },
   ],
   returnsDeleted: true,

@@ -2,6 +2,7 @@ import { execFile } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import tap, { test } from 'tap'
+import { fakeAgent } from './node.ts'
 import { folder, start } from './plane.ts'
 import { findKubectl } from './transcripts.ts'
 
@@ -43,12 +44,29 @@ items:
 - {apiVersion: v1, kind: ConfigMap, metadata: {name: listed, namespace: ${ns}}}
 `
 
+const agent = await fakeAgent(data)
+process.on('exit', () => agent.close())
+
+/** A node with an agent, and a Pod on it. */
+const bound = (ns: string): string => `
+apiVersion: v1
+kind: Node
+metadata: {name: here}
+status: {addresses: [{type: InternalIP, address: 127.0.0.1}], daemonEndpoints: {kubeletEndpoint: {Port: ${agent.port}}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: bound, namespace: ${ns}}
+spec: {nodeName: here, terminationGracePeriodSeconds: 0, containers: [{name: c, image: x}]}
+`
+
 for (const version of ['1.27', '1.28', '1.29', '1.30', '1.31', '1.32', '1.33']) {
   const binary = findKubectl(version)
   test(`kubectl ${version}`, { skip: binary === undefined ? `there is no kubectl.${version} on the PATH or beside kubectl` : false }, async (t) => {
     const ns = `k${version.replace('.', '-')}`
     const file = join(data, `${ns}.yaml`)
     writeFileSync(file, yaml(ns))
+    writeFileSync(`${file}.bound`, bound(ns))
     const run = (args: string, how: { readonly ms?: number } = {}): Promise<Said> =>
       new Promise((resolve) => {
         execFile(binary!, args.split(' '), { timeout: how.ms ?? 60_000, env: { ...process.env, KUBECONFIG: plane.kubeconfig, HOME: data } }, (error, out, err) =>
@@ -107,7 +125,14 @@ for (const version of ['1.27', '1.28', '1.29', '1.30', '1.31', '1.32', '1.33']) 
     await says(`delete ingress shop -n ${ns}`, /ingress.networking.k8s.io "shop" deleted/)
     await says(`wait ingress/shop -n ${ns} --for=delete --timeout=10s`, /^$/)
     await says(`delete ${slice} -n ${ns}`, /endpointslice.discovery.k8s.io "late-\S+" deleted/)
-    await says(`exec one -n ${ns} -- ls`, /MethodNotAllowed.*does not serve pods\/exec/, 1)
+    await says(`exec one -n ${ns} -- ls`, /BadRequest.*pod one does not have a host assigned/, 1)
+    await says(`apply -f ${file}.bound`, /pod\/bound created/)
+    if (Number(version.slice(2)) < 30) await says(`exec bound -n ${ns} -- ls`, /BadRequest.*v5\.channel\.k8s\.io.*not over SPDY/, 1)
+    else {
+      await says(`exec bound -n ${ns} -- echo from inside`, /^from inside\n$/)
+      await says(`exec bound -n ${ns} -- sh -c exit${'$'}{IFS}7`, /command terminated with exit code 7/, 7)
+      await says(`exec bound -c nosuch -n ${ns} -- ls`, /container nosuch is not valid for pod bound/, 1)
+    }
     await says(`create deployment d --image=x --replicas=2 -n ${ns}`, /created/)
     await says(`scale deployment d --replicas=1 -n ${ns}`, /scaled/)
     await says(`expose deployment d --port=80 -n ${ns}`, /exposed/)
@@ -124,5 +149,6 @@ for (const version of ['1.27', '1.28', '1.29', '1.30', '1.31', '1.32', '1.33']) 
 }
 
 test('the control plane ends when asked', async () => {
+  agent.close()
   await plane.stop()
 })

@@ -1,3 +1,4 @@
+import { spawn, type ChildProcess } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -57,6 +58,10 @@ class FakeRuntime implements Runtime {
 
   async exec(): Promise<{ code: number; output: string }> {
     return { code: 0, output: '' }
+  }
+
+  attach(_sandbox: Process, run: { readonly argv: readonly string[] }): ChildProcess {
+    return spawn(run.argv[0]!, run.argv.slice(1), { detached: true })
   }
 
   async destroy(sandbox: Process): Promise<void> {

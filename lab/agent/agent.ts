@@ -1,3 +1,4 @@
+import type { ChildProcess } from 'node:child_process'
 import { mkdirSync, readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -93,6 +94,11 @@ export class Agent implements NodeApi {
     const worker = [...this.#workers.values()].find((w) => w.pod.metadata.namespace === namespace && w.pod.metadata.name === name)
     const found = worker?.logOf(container, previous)
     return found === undefined ? undefined : { ...found, clock: this.#clock(found.file) }
+  }
+
+  async attach(namespace: string, name: string, container: string, argv: readonly string[], tty: boolean): Promise<ChildProcess | string> {
+    const worker = [...this.#workers.values()].find((w) => w.pod.metadata.namespace === namespace && w.pod.metadata.name === name)
+    return worker === undefined ? `pod does not exist` : worker.attach(container, argv, tty)
   }
 
   #changed(now: Pod | undefined, before: Pod | undefined): void {

@@ -1,3 +1,4 @@
+import type { ChildProcess } from 'node:child_process'
 import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Container, Pod, PodStatus } from '../../kube/objects.ts'
@@ -122,6 +123,16 @@ export class PodWorker {
     if (kept === undefined || (kept.run === undefined && kept.last === undefined)) return undefined
     const run = kept.restarts - (previous ? 1 : 0)
     return run < 0 ? undefined : { file: this.#logFile(container, run), running: () => !previous && !this.#done && kept.restarts === run && kept.exited === undefined }
+  }
+
+  /** Runs a program beside a container's own; a sentence if that is not possible now. */
+  async attach(name: string, argv: readonly string[], tty: boolean): Promise<ChildProcess | string> {
+    const container = [...(this.#pod.spec.initContainers ?? []), ...this.#pod.spec.containers].find((c) => c.name === name)
+    const kept = this.#saved?.containers.find((c) => c.name === name)
+    const { sandbox } = this
+    if (container === undefined || kept?.run === undefined || kept.exited !== undefined || sandbox === undefined || this.#done) return `container not found ("${name}")`
+    const env = await this.#host.environment(this.#pod, container, this.addresses)
+    return this.#host.runtime.attach(sandbox, { argv, env, workingDir: container.workingDir ?? '/', tty })
   }
 
   async #loop(): Promise<void> {

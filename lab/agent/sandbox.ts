@@ -46,6 +46,8 @@ export interface Runtime {
   /** Sends a signal to the container's first process, or, with SIGKILL, to all of it. */
   signal(run: Process, signal: NodeJS.Signals): void
   exec(sandbox: Process, argv: readonly string[], env: Readonly<Record<string, string>>, signal: AbortSignal): Promise<ExecResult>
+  /** Starts a program in the Pod with its input and output here, on a terminal of its own if `tty`; it leads its process group. */
+  attach(sandbox: Process, run: { readonly argv: readonly string[]; readonly env: Readonly<Record<string, string>>; readonly workingDir: string; readonly tty: boolean }): ChildProcess
   /** Ends every process of the Pod. Its network interfaces go with it. */
   destroy(sandbox: Process): Promise<void>
 }
@@ -157,6 +159,13 @@ export function namespaces(tools: { readonly nsenter: string; readonly unshare: 
           else resolve({ code: child.exitCode ?? 0, output: stdout + stderr })
         })
       }),
+    attach: (sandbox, run) => {
+      const enter = [tools.nsenter, '-t', String(sandbox.pid), '-n', '-m', '-u', '-i', '-p', '--', '/bin/sh', '-c', 'cd "$0" || exit 126; exec "$@"', run.workingDir, ...run.argv]
+      // `script` makes the terminal, as everything else here is made: by a program that every Debian has.
+      const quoted = enter.map((w) => `'${w.replaceAll("'", "'\\''")}'`).join(' ')
+      const [program, ...words] = run.tty ? [which('script'), '-qefc', quoted, '/dev/null'] : enter
+      return spawn(program!, words, { detached: true, cwd: '/', env: { ...(run.tty ? { TERM: 'xterm' } : {}), ...run.env, SHELL: '/bin/sh' }, stdio: ['pipe', 'pipe', 'pipe'] })
+    },
     destroy: async (sandbox) => {
       for (let i = 0; beginning(sandbox.pid) === sandbox.began && i < 500; i++) {
         send(sandbox.pid, 'SIGKILL')

@@ -1,14 +1,20 @@
+import type { ChildProcess } from 'node:child_process'
 import { createServer, type Server } from 'node:https'
-import type { IncomingMessage, ServerResponse } from 'node:http'
+import { STATUS_CODES, type IncomingMessage, type ServerResponse } from 'node:http'
+import type { Duplex } from 'node:stream'
 import { statSync } from 'node:fs'
 import type { TLSSocket } from 'node:tls'
+import { WebSocketServer } from 'ws'
 import { explainError, type Log } from '../../lib/log.ts'
 import type { Pod } from '../../kube/objects.ts'
+import { carry, protocols } from './exec.ts'
 import { readLog, type LogClock, type LogQuery } from './logs.ts'
 
 /** What the API server may ask of this node. */
 export interface NodeApi {
   pods(): readonly Pod[]
+  /** Runs a program in a container; a sentence if that is not possible. */
+  attach(namespace: string, pod: string, container: string, argv: readonly string[], tty: boolean): Promise<ChildProcess | string>
   log(namespace: string, pod: string, container: string, previous: boolean): { readonly file: string; readonly clock: LogClock; readonly running: () => boolean } | undefined
 }
 
@@ -35,6 +41,11 @@ export async function serveNode(api: NodeApi, options: ServerOptions): Promise<S
     },
   )
   server.headersTimeout = 10_000
+  const sockets = new WebSocketServer({ noServer: true, handleProtocols: (offered) => protocols.find((p) => offered.has(p)) ?? false, maxPayload: 1 << 24 })
+  server.on('upgrade', (request, socket, head) => {
+    socket.on('error', () => {})
+    void upgrade(api, sockets, request, socket, head).catch((error: unknown) => hangUp(socket, 500, explainError(error)))
+  })
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error: NodeJS.ErrnoException) =>
       reject(new Error(`cannot listen on ${options.host}:${options.port}: ${error.code === 'EADDRINUSE' ? 'the port is in use' : error.message}; choose another with --listen`, { cause: error })),
@@ -44,8 +55,31 @@ export async function serveNode(api: NodeApi, options: ServerOptions): Promise<S
   options.signal.addEventListener('abort', () => {
     server.close()
     server.closeAllConnections()
+    for (const s of sockets.clients) s.terminate()
   })
   return server
+}
+
+function hangUp(socket: Duplex, code: number, text: string): void {
+  socket.end(`HTTP/1.1 ${code} ${STATUS_CODES[code] ?? ''}\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: ${Buffer.byteLength(text)}\r\nconnection: close\r\n\r\n${text}`)
+}
+
+/** `/exec/NAMESPACE/POD/CONTAINER?command=…`: the API server hands the client's connection through to here. */
+async function upgrade(api: NodeApi, sockets: WebSocketServer, request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
+  const url = new URL(request.url ?? '/', 'https://node')
+  const refusal = refused(request.socket as TLSSocket)
+  if (refusal !== undefined) return hangUp(socket, refusal.code, refusal.text)
+  const m = /^\/exec\/([^/]+)\/([^/]+)\/([^/]+)$/.exec(url.pathname)
+  if (m === null) return hangUp(socket, 404, 'not found')
+  const offered = (request.headers['sec-websocket-protocol'] ?? '').split(',').map((p) => p.trim())
+  if (!offered.some((p) => protocols.includes(p))) return hangUp(socket, 400, `expected one of the protocols ${protocols.join(', ')}`)
+  const argv = url.searchParams.getAll('command')
+  if (argv.length === 0) return hangUp(socket, 400, 'you must specify at least 1 command for the container')
+  const is = (name: string): boolean => ['true', '1'].includes(url.searchParams.get(name) ?? '')
+  const [, namespace = '', pod = '', container = ''] = m.map(decodeURIComponent)
+  const child = await api.attach(namespace, pod, container, argv, is('tty'))
+  if (typeof child === 'string') return hangUp(socket, 404, child)
+  sockets.handleUpgrade(request, socket, head, (wire) => carry(wire, child, { stdin: is('stdin'), stdout: is('stdout'), stderr: is('stderr'), tty: is('tty') }))
 }
 
 async function answer(api: NodeApi, request: IncomingMessage, response: ServerResponse): Promise<void> {
