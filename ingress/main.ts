@@ -200,6 +200,7 @@ export const command = makeCommand({
         proxied: values['proxy-protocol'] || asked['use-proxy-protocol'] === 'true',
         passthrough: values['enable-ssl-passthrough'] || asked['enable-ssl-passthrough'] === 'true',
         shown: placeholder(),
+        ...(values['otlp-endpoint'] === undefined ? {} : { otlp: { endpoint: values['otlp-endpoint'], share: values['otlp-share'] } }),
         ...(maxIdle === undefined ? {} : { maxIdle }),
         ...(upstreamIdle === undefined ? {} : { upstreamIdle: upstreamIdle * 1000 }),
       }
@@ -262,7 +263,7 @@ async function here(driver: Driver, config: PlaneConfig, groups: readonly Group[
     try {
       ports[name] = (await plane.listen(Number(group), kind === 'https', at, { failed: (error) => log.error('a listener failed', { flag, error: explainError(error) }) })).port
     } catch (error) {
-      plane.close()
+      await plane.close()
       throw cannot(name, flag, error)
     }
   }

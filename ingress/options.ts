@@ -44,6 +44,8 @@ const named = {
   'access-log-path': { type: 'string', value: 'FILE', default: '-', help: 'where the access log goes; - is standard output' },
   sockets: socketsFlag,
   workers: { type: 'string', value: 'N|auto', default: '0', help: 'threads that carry requests; auto: one a core; 0: the main thread does' },
+  'otlp-endpoint': { type: 'string', value: 'URL', help: 'collector that spans of requests are sent to by OTLP over HTTP (JSON), such as http://otel:4318; none if left out' },
+  'otlp-share': { type: 'number', value: 'SHARE', default: 1, help: 'share of the requests without a trace of their own that begin one, 0 to 1' },
   'proxy-protocol': { type: 'boolean', help: 'clients’ connections begin with a header of the PROXY protocol (version 1 or 2), as a load balancer in front writes it' },
   'allow-external-names': { type: 'boolean', help: 'follows Services of type ExternalName to the names they lead to' },
   'listen-http-fd': { type: 'number', value: 'N', help: 'descriptor of a listening socket to serve HTTP on, instead of --http' },

@@ -14,6 +14,7 @@ import { trustsOf } from './options.ts'
 import { Stats, type Counts } from './stats.ts'
 import { emptyTable, type Certificate, type RouteTable } from './table.ts'
 import { identityFor } from './tls.ts'
+import { spanOf, traceparentOf, Traces, type Span } from './traces.ts'
 import { Tunnel } from './tunnel.ts'
 
 /** What may change while requests are served, besides tables. Plain data. */
@@ -37,6 +38,8 @@ export interface PlaneConfig {
   /** Idle connections kept to one endpoint, and for how many ms. */
   readonly maxIdle?: number
   readonly upstreamIdle?: number
+  /** Where spans go by OTLP, and the share of requests that begin a trace. */
+  readonly otlp?: { readonly endpoint: string; readonly share: number }
 }
 
 /** Everything a plane goes by. */
@@ -60,6 +63,7 @@ export class Plane {
   readonly #clients: Http2Clients
   readonly #stats = new Stats()
   readonly #log: AccessLog | undefined
+  readonly #traces: Traces | undefined
   readonly #fronts: readonly { readonly plain: Frontend; readonly secure: Frontend }[]
   readonly #waiting = new Map<Door, number>()
   #trusts: ((peer: string) => boolean) | undefined
@@ -72,6 +76,8 @@ export class Plane {
     this.#log = format === 'off' ? undefined : new AccessLog(driver, fd, format)
     this.#http2 = new Http2({ failed })
     this.#clients = new Http2Clients(driver)
+    const { otlp } = config
+    this.#traces = otlp === undefined ? undefined : new Traces(otlp.endpoint, (why) => failed(`spans cannot be sent to ${otlp.endpoint}`, new Error(why)))
     this.#fronts = wanted.tables.map((table) => ({ plain: { table, secure: false }, secure: { table, secure: true } }))
     this.server = new Server({
       driver,
@@ -82,9 +88,18 @@ export class Plane {
       http2: { take: (wire, accept) => this.#http2.take(wire, accept), connect: (key, at, tls, p, timeout) => this.#clients.connect(key, at, tls, p, timeout) },
       finished: (x) => {
         this.#stats.finished(x)
+        if (x.trace !== undefined) this.#traces?.finished(x, x.trace as Span)
         if (this.#logs && x.linked.silent !== true) this.#log?.write(x)
       },
       failed,
+      ...(otlp === undefined
+        ? {}
+        : {
+            traced: (given) => {
+              const trace = spanOf(given, otlp.share)
+              return { trace, traceparent: traceparentOf(trace) }
+            },
+          }),
       ...(config.maxIdle === undefined ? {} : { maxIdle: config.maxIdle }),
       ...(config.upstreamIdle === undefined ? {} : { upstreamIdle: config.upstreamIdle }),
     })
@@ -172,11 +187,12 @@ export class Plane {
     for (let i = 0; i < 100 && (this.server.clients.size > 0 || this.#http2.sessions > 0) && !until.aborted; i++) await new Promise((resolve) => setTimeout(resolve, 10))
   }
 
-  close(): void {
+  async close(): Promise<void> {
     this.server.close()
     this.#http2.close()
     this.#clients.close()
     this.#log?.close()
+    await this.#traces?.close()
   }
 }
 

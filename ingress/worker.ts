@@ -25,7 +25,7 @@ crewWork<Wanted, WantedChange>(async (post, wanted) => {
     },
     end: async () => {
       await plane.drain(grace)
-      plane.close()
+      await plane.close()
     },
   }
 })

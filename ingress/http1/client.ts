@@ -75,6 +75,7 @@ export class ClientConn implements Protocol, Seeking, Requester {
   #upgrade = ''
   #expect = false
   readonly body = new Body()
+  trace: unknown = undefined
   bytesIn = 0
   bytesOut = 0
   requests = 0
@@ -348,6 +349,7 @@ export class ClientConn implements Protocol, Seeking, Requester {
     this.connectedAt = 0
     this.status = 0
     this.reason = ''
+    this.trace = undefined
     this.bytesIn = 0
     this.bytesOut = 0
     this.table = this.frontend.table
@@ -449,6 +451,13 @@ export class ClientConn implements Protocol, Seeking, Requester {
       const protocol = b.latin1Slice(h.upgradeFrom, h.upgradeTo)
       // HTTP/1.1 lets a server ignore an upgrade; an h2c tunnel would carry requests past every rule.
       if (!/h2c|http/i.test(protocol)) this.#upgrade = protocol
+    }
+    const { traced } = this.#server
+    if (traced !== undefined) {
+      const { trace, traceparent } = traced(h.get('traceparent'))
+      this.trace = trace
+      this.dropRequest('traceparent')
+      this.addRequest('traceparent', traceparent)
     }
     this.#step = 0
     return this.#steps(h, b, end, to)

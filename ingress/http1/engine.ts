@@ -64,6 +64,8 @@ export interface Finished {
   readonly connectAt: number
   readonly connectedAt: number
   readonly bytesIn: number
+  /** Whatever `ServerOptions.traced` made of it. */
+  readonly trace: unknown
   readonly bytesOut: number
 }
 
@@ -113,4 +115,6 @@ export interface Engine {
   nextId(): string
   /** The protocol for a client that speaks HTTP/2; undefined where that is not spoken. */
   http2(wire: Wire, frontend: Frontend): Protocol | undefined
+  /** What is kept of a request for its trace, and the `traceparent` that the endpoint gets; undefined: requests are not traced. */
+  readonly traced: ((traceparent: string | undefined) => { readonly trace: unknown; readonly traceparent: string }) | undefined
 }

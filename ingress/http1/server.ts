@@ -34,6 +34,8 @@ export interface ServerOptions {
   readonly logsAgents?: boolean
   /** HTTP/2, where it is spoken. */
   readonly http2?: Http2Side
+  /** Makes spans of requests. */
+  readonly traced?: Engine['traced']
 }
 
 /** HTTP/2, which others speak: towards clients, stream by stream, and towards endpoints. */
@@ -64,6 +66,7 @@ export class Server implements UpstreamHost, Engine {
   readonly trusts: ((peer: string) => boolean) | undefined
   readonly unrouted: Linked = { steps: [], responses: [], silent: false, extra: undefined, logged: undefined }
   readonly logsAgents: boolean
+  readonly traced: Engine['traced']
   draining = false
   connections = 0
   requests = 0
@@ -89,6 +92,7 @@ export class Server implements UpstreamHost, Engine {
     this.maxIdle = options.maxIdle ?? 256
     this.#upstreamIdle = options.upstreamIdle ?? 60_000
     this.trusts = options.trusts
+    this.traced = options.traced
     this.logsAgents = options.logsAgents ?? false
     this.#random = options.random ?? Math.random
     this.#stop = options.driver.every(500, () => this.#sweep())
