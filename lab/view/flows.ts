@@ -17,10 +17,10 @@ export interface Flow {
 /** What one node is asked for: three texts, split by a line that none of them has. */
 export const question = ['sh', '-c', 'conntrack -L 2>/dev/null; echo ---; cat /proc/net/ip_vs_conn 2>/dev/null; echo ---; ss -Htn state established 2>/dev/null; exit 0'] as const
 
-/** The flows in a node's answer to `question`. */
-export function parseFlows(text: string): readonly Flow[] {
+/** The flows in a node's answer to `question`. `carries`: its proxy carries bytes itself, so that its sockets are what tells. */
+export function parseFlows(text: string, carries: boolean): readonly Flow[] {
   const [conntrack = '', ipvs = '', sockets = ''] = text.split(/^---$/m)
-  return [...parseConntrack(conntrack), ...parseIpvs(ipvs), ...parseSockets(sockets)]
+  return [...parseConntrack(conntrack), ...parseIpvs(ipvs), ...(carries ? parseSockets(sockets) : [])]
 }
 
 const at = (address: string, port: string | number): string => `${address.includes(':') ? `[${parseIp(address) ?? address}]` : address}:${port}`

@@ -38,7 +38,13 @@ export const viewCommand = command({
       const answers = await Promise.all(record.topology.nodes.map((n) => capture(values.lab, n.name, question)))
       const status = await askControl<Pick<LabStatus, 'mode' | 'broken'>>(paths.control, 'status')
       const now = performance.now()
-      const flows = answers.flatMap(({ stdout }, i) => parseFlows(stdout).map((f) => ({ ...f, key: `${i} ${f.key}` })))
+      const hosts = new Set(record.topology.nodes.flatMap((n) => [`${n.address}:`, `[${n.address6}]:`]))
+      const flows = answers.flatMap(({ stdout }, i) =>
+        parseFlows(stdout, (record.topology.nodes[i]!.mode ?? status.mode) === 'userspace')
+          // The node's own programs go to programs on nodes without any Service.
+          .filter((f) => f.to !== undefined || !hosts.has(f.endpoint.replace(/\d+$/, '')))
+          .map((f) => ({ ...f, key: `${i} ${f.key}` })),
+      )
       const objects = { nodes: [...all.nodes.objects.values()], pods: [...all.pods.objects.values()], services: [...all.services.objects.values()], slices: [...all.slices.objects.values()] }
       const found = loads(objects.services, objects.slices, flows, seen, (now - lookedAt) / 1000)
       seen = new Set(flows.map((f) => f.key))
