@@ -1,9 +1,12 @@
 import { bracketed, type Ip } from '../../lib/ip.ts'
 import { silent } from '../../lib/log.ts'
 import { seeded } from '../../lib/random.ts'
-import { trace } from '../../linux/iptables/trace.ts'
+import { parse } from '../../lib/options.ts'
+import { openNetlink } from '../../linux/netlink/socket.ts'
 import { realKernel } from '../../linux/real.ts'
-import { IptablesBackend } from '../iptables/backend.ts'
+import { modeNamed } from '../backends.ts'
+import { follow, rendered } from '../follow.ts'
+import { flags, proxyOptions } from '../options.ts'
 import { ownAddresses, packetOf } from './agree.ts'
 import { optionSets, world, type Flow, type Sender } from './flows.ts'
 import { insideNamespaces, prove, Scene } from './packets.ts'
@@ -18,30 +21,31 @@ const beyond = new Set<string>([...world.there.ips, ...world.pods.c.ips, ...worl
 
 if (insideNamespaces(import.meta.filename)) {
   const { t: root, test } = await import('tap')
-  root.setTimeout(120_000)
+  root.setTimeout(280_000)
   const seed = seedNow()
   const scene = await Scene.build()
-  for (const variant of ['legacy', 'nf_tables'] as const) {
-    test(`what is said of random packets is what becomes of them: ${variant} (seed ${seed})`, { timeout: 100_000 }, async (t) => {
+  for (const name of ['nftables', 'iptables legacy', 'iptables nf_tables', 'userspace']) {
+    test(`what explain says of random packets is what becomes of them: ${name} (seed ${seed})`, { timeout: 250_000 }, async (t) => {
       const random = seeded(seed)
       const one = <T>(list: readonly T[]): T => list[Math.floor(random() * list.length)]!
-      const kernel = realKernel({ iptables: variant })
-      const backend = new IptablesBackend({ kernel, log: silent })
+      const [mode = '', iptables = 'auto'] = name.split(' ')
+      const kernel = realKernel({ iptables: iptables as 'auto', openNetlink })
+      const backend = await modeNamed(mode)!.load({ kernel, log: silent, options: proxyOptions(parse(flags, ['--mode', mode]).values, 'here') })
       let done = 0
       while (done < 100) {
         const table = randomTable(random, optionSets.usual)
         const fronts = [...table.fronts.values()].filter((f) => f.protocol !== 'SCTP' && f.affinity === undefined)
         if (fronts.length < 20) continue
         await backend.apply(table, new AbortController().signal)
-        const sets = await kernel.ipset.save()
-        const rules = { 4: await kernel.iptables(4).save(['nat', 'filter']), 6: await kernel.iptables(6).save(['nat', 'filter']) }
+        const [rules] = await rendered(table, [...ownAddresses, '198.51.100.1', 'fd00:198::1'], [mode])
         const cases = Array.from({ length: 40 }, () => {
           const f = one(fronts)
           const at = 'nodePort' in f.at ? { address: (f.family === 4 ? one([...world.here.ips.slice(0, 1), ...world.here.also]) : world.here.ips[1]) as string as Ip, port: f.at.nodePort } : f.at
           const port = random() < 0.15 ? one([80, 81, 8080, 30_001]) : at.port
           const flow: Flow = { name: '', given: [], from: one(senders), to: `${f.protocol.toLowerCase()}/${bracketed(at.address)}:${port}`, arrives: 'untouched' }
           const packet = packetOf(flow)
-          const ways = trace({ rules: rules[packet.family], sets, local: [...ownAddresses, '198.51.100.1', 'fd00:198::1'] }, packet)
+          const { ways, error } = follow(rules!, packet)
+          if (error !== undefined) throw new Error(error)
           const ends = ways.map((w) => (w.end === 'delivered' ? `${bracketed(w.destination)}:${w.destinationPort}` : w.end))
           if (ways[0]!.end !== 'delivered') return { ...flow, arrives: ways[0]!.end, name: `${flow.from} to ${flow.to}: ${ends.join(' ')}` } as Flow
           if (!ways[0]!.translated) return { ...flow, name: `${flow.from} to ${flow.to}: untouched` }
@@ -57,11 +61,12 @@ if (insideNamespaces(import.meta.filename)) {
             ...(masqueraded === undefined ? {} : { masqueraded }),
           } as Flow
         }).flatMap((c) => c ?? [])
-        const proofs = await Promise.all(cases.map((c) => prove(scene, c)))
+        const proofs = await Promise.all(cases.map((c) => prove(scene, c, false, (what) => t.comment(what))))
         cases.forEach((c, i) => t.equal(proofs[i], undefined, c.name))
         done += cases.length
       }
       await backend.cleanup()
+      await backend.close()
     })
   }
   void test('the end', async () => scene.close())
