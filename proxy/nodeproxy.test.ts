@@ -1,3 +1,5 @@
+import { once } from 'node:events'
+import { createServer, type AddressInfo } from 'node:net'
 import { test, type Test } from 'tap'
 import { connect } from '../kube/client.ts'
 import { loadCredentials } from '../kube/credentials.ts'
@@ -45,13 +47,23 @@ async function start(t: Test, how: { readonly kernel?: FakeKernel; readonly args
     proxy,
     targets: async (ip) => [...(await kernel.iptables(4).save(['nat'])).matchAll(new RegExp(`-d ${ip}/32 .*--to-destination (\\S+)`, 'g'))].map((m) => m[1]!).sort(),
     until: async (what, why) => {
-      for (let i = 0; i < 2000; i++) {
+      for (let i = 0; i < 9000; i++) {
         if (await what()) return
         await sleep(10)
       }
       t.fail(`waited in vain: ${why}`)
     },
   }
+}
+
+/** A port that nobody listens on now. */
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0)
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  server.close()
+  await once(server, 'close')
+  return port
 }
 
 const web = (ips: readonly string[]) => [service('web', { clusterIP: '10.96.0.1', ports: ['http:80->8080'] }), slice('web', ips, ['http:8080'])]
@@ -130,7 +142,7 @@ test('health follows the Node and the writes', async (t) => {
 })
 
 test('healthCheckNodePort answers as kube-proxy does', async (t) => {
-  const port = 31_000 + (process.pid % 900)
+  const port = await freePort()
   const lb = (eps: readonly string[]) =>
     [
       service('lb', { type: 'LoadBalancer', clusterIP: '10.96.0.3', externalTrafficPolicy: 'Local', healthCheckNodePort: port, ports: ['http:80->8080@30080'] }),

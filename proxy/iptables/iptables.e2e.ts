@@ -15,7 +15,7 @@ if (insideNamespaces(import.meta.filename)) {
   const seed = seedNow()
 
   for (const variant of variants) {
-    test(`any state can follow any state in the real kernel: ${variant} (seed ${seed})`, { timeout: 60_000 }, async (t) => {
+    test(`any state can follow any state in the real kernel: ${variant} (seed ${seed})`, { timeout: 240_000 }, async (t) => {
       const random = seeded(seed)
       const kernel = realKernel({ iptables: variant })
       const clean = await ours(kernel)
@@ -33,7 +33,7 @@ if (insideNamespaces(import.meta.filename)) {
       t.equal(await ours(kernel), clean, 'cleanup leaves nothing')
     })
 
-    test(`what somebody flushed is seen and written again: ${variant}`, { timeout: 60_000 }, async (t) => {
+    test(`what somebody flushed is seen and written again: ${variant}`, { timeout: 240_000 }, async (t) => {
       const kernel = realKernel({ iptables: variant })
       const backend = new IptablesBackend({ kernel, log: silent })
       const table = randomTable(seeded(seed))

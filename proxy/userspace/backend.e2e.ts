@@ -1,5 +1,6 @@
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
+import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
 import tap, { test } from 'tap'
 import type { EndpointSlice, Service } from '../../kube/objects.ts'
@@ -14,7 +15,7 @@ import { compile } from '../compile.ts'
 import { UserspaceBackend } from './backend.ts'
 
 inside(import.meta.filename)
-tap.setTimeout(120_000)
+tap.setTimeout(280_000)
 
 // This namespace is the node; pods hang off it by veths that have no address, as the lab's do. `c` talks, `a` and `b` serve.
 const pods = { a: '10.180.0.1', b: '10.180.0.2', c: '10.180.0.3' } as const
@@ -51,19 +52,53 @@ const server = async (name: string): Promise<ChildProcess> => {
   await once(child.stdout!, 'data')
   return child
 }
-/** What a client in `from` gets; `here` is the node itself. */
-const ask = (from: string, to: string, port: number, kind: 'tcp' | 'udp' = 'tcp', text = 'hi'): Promise<string> =>
-  new Promise((resolve) => {
-    const code =
-      kind === 'tcp'
-        ? `const s = require('node:net').connect({ host: '${to}', port: ${port}, allowHalfOpen: true }, () => s.end('${text}')); let got = ''; s.setTimeout(1500, () => { console.log('timeout'); process.exit() }); s.on('data', (b) => { got += b }); s.on('end', () => console.log(got)); s.on('error', (e) => console.log(e.code))`
-        : `const s = require('node:dgram').createSocket('${to.includes(':') ? 'udp6' : 'udp4'}'); const m = Buffer.from('${text}'.repeat(${text === 'x' ? 60_000 : 1})); s.connect(${port}, '${to}', () => s.send(m)); s.on('message', (b) => { console.log(b.length > 100 ? String(b.length) : String(b)); process.exit() }); s.on('error', (e) => { console.log(e.code); process.exit() }); setTimeout(() => { console.log('timeout'); process.exit() }, 1500)`
-    const args = [...(from === 'here' ? [] : ['ip', 'netns', 'exec', from]), process.execPath, '-e', code]
-    const child = spawn(args[0]!, args.slice(1), { stdio: ['ignore', 'pipe', 'inherit'] })
-    let out = ''
-    child.stdout.on('data', (b: Buffer) => (out += String(b)))
-    child.on('close', () => resolve(out.trim()))
+// One client a namespace, asked line by line: starting a process for each question would be most of the test.
+const clientCode = `
+  const net = require('node:net'), dgram = require('node:dgram')
+  require('node:readline').createInterface({ input: process.stdin }).on('line', (line) => {
+    const { id, to, port, kind, text, patience } = JSON.parse(line)
+    let done = false
+    const say = (got) => { if (done) return; done = true; clearTimeout(timer); end(); console.log(JSON.stringify({ id, got })) }
+    const timer = setTimeout(() => say('timeout'), patience)
+    let end
+    if (kind === 'tcp') {
+      const s = net.connect({ host: to, port, allowHalfOpen: true }, () => s.end(text))
+      let got = ''
+      end = () => s.destroy()
+      s.on('data', (b) => { got += b }).on('end', () => say(got)).on('error', (e) => say(e.code))
+    } else {
+      const s = dgram.createSocket(to.includes(':') ? 'udp6' : 'udp4')
+      const again = setInterval(() => up && s.send(text), 2000)
+      let up = false
+      end = () => { clearInterval(again); s.close() }
+      s.on('message', (b) => say(b.length > 100 ? String(b.length) : String(b))).on('error', (e) => say(e.code))
+      s.connect(port, to, () => { up = true; s.send(text) })
+    }
+  }).on('close', () => process.exit())`
+const clients = new Map<string, { readonly child: ChildProcess; readonly waiting: Map<number, (got: string) => void> }>()
+let asked = 0
+
+/** What a client in `from` gets; `here` is the node itself. `patience`: milliseconds of silence that are an answer. */
+const ask = (from: string, to: string, port: number, kind: 'tcp' | 'udp' = 'tcp', text = 'hi', patience = 20_000): Promise<string> => {
+  let client = clients.get(from)
+  if (client === undefined) {
+    const args = [...(from === 'here' ? [] : ['ip', 'netns', 'exec', from]), process.execPath, '-e', clientCode]
+    const child = spawn(args[0]!, args.slice(1), { stdio: ['pipe', 'pipe', 'inherit'] })
+    const waiting = new Map<number, (got: string) => void>()
+    createInterface({ input: child.stdout }).on('line', (line) => {
+      const { id, got } = JSON.parse(line) as { id: number; got: string }
+      waiting.get(id)?.(got)
+      waiting.delete(id)
+    })
+    clients.set(from, (client = { child, waiting }))
+  }
+  const { child, waiting } = client
+  const id = ++asked
+  return new Promise((resolve) => {
+    waiting.set(id, resolve)
+    child.stdin!.write(`${JSON.stringify({ id, to, port, kind, text: text === 'x' ? text.repeat(60_000) : text, patience })}\n`)
   })
+}
 
 const kernel = realKernel({ openNetlink })
 const cidrs = (...c: string[]): readonly Cidr[] => c as readonly string[] as readonly Cidr[]
@@ -118,7 +153,7 @@ for (const sockets of ['node', 'epoll'] as const) {
   })
 
   test(`on ${sockets}: sessions that are quiet end`, async (t) => {
-    for (let i = 0; i < 30 && backend.counts.UDP.open > 0; i++) await sleep(50)
+    for (let i = 0; i < 400 && backend.counts.UDP.open + backend.counts.TCP.open > 0; i++) await sleep(50)
     t.equal(backend.counts.UDP.open, 0)
     t.equal(backend.counts.TCP.open, 0)
   })
@@ -131,7 +166,7 @@ for (const sockets of ['node', 'epoll'] as const) {
       t.equal(await ask(from, '172.30.0.10', 81), 'ECONNREFUSED')
     }
     t.equal(await ask('c', '172.30.0.10', 53, 'udp'), 'ECONNREFUSED')
-    t.equal(await ask('c', '172.30.9.9', 80), 'timeout')
+    t.equal(await ask('c', '172.30.9.9', 80, 'tcp', 'hi', 1000), 'timeout')
     t.same(await backend.check(), [])
     await apply(web(['10.180.0.2@here']))
     t.equal(await ask('c', '172.30.0.10', 80), 'b hi')
@@ -147,7 +182,7 @@ for (const sockets of ['node', 'epoll'] as const) {
   test(`on ${sockets}: others than the allowed sources are dropped`, async (t) => {
     const lb = web(both, { type: 'LoadBalancer', loadBalancerSourceRanges: ['10.180.0.2/32', '192.168.56.0/24', '192.168.56.8/29'] })
     await apply({ ...lb, services: lb.services.map((s) => ({ ...s, status: { loadBalancer: { ingress: [{ ip: '192.0.2.50', ipMode: 'VIP' as const }] } } })) })
-    t.equal(await ask('c', '192.0.2.50', 80), 'timeout')
+    t.equal(await ask('c', '192.0.2.50', 80, 'tcp', 'hi', 1000), 'timeout')
     t.match(await ask('b', '192.0.2.50', 80), /^[ab] hi$/)
     t.match(await ask('here', '192.0.2.50', 80), /^[ab] hi$/)
     t.same(await backend.check(), [])
@@ -175,5 +210,7 @@ for (const sockets of ['node', 'epoll'] as const) {
     t.equal(sh('nft list tables'), '')
     t.notMatch(sh('ip addr show lo'), '169.254.83.1')
     for (const s of servers.splice(0)) s.kill()
+    for (const { child } of clients.values()) child.stdin!.end()
+    clients.clear()
   })
 }
