@@ -9,6 +9,9 @@ const livedLong = 10_000
 /** Milliseconds between the warning and the end of a worker that is terminated. */
 export const terminateAfter = 20
 
+/** Flags of V8 hold for the whole process; a worker that is given them again does not start. */
+const ofV8 = /^--(no-)?(max|min|semi|parallel|single|optimize|stack|gc|trace|concurrent)[-_]/
+
 /** What a crew of workers is made of. */
 export interface WorkersOptions<Whole> {
   /** The module each runs: `workerFile(import.meta.url, './worker.ts')`. */
@@ -114,7 +117,7 @@ export class Workers<Whole, Change> {
 
   #start(slot: Slot): void {
     const { file, data, log } = this.#options
-    const worker = new Worker(file, { workerData: { index: slot.index, data }, execArgv: process.execArgv })
+    const worker = new Worker(file, { workerData: { index: slot.index, data }, execArgv: process.execArgv.filter((flag) => !ofV8.test(flag)) })
     const began = performance.now()
     slot.worker = worker
     worker.on('message', (m: ToMain) => {
