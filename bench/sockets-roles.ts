@@ -12,8 +12,19 @@ const request = 500
 const response = 200
 
 const [role = '', json = '{}'] = process.argv.slice(2)
-const options = JSON.parse(json) as { readonly driver?: string; readonly target?: number; readonly connections?: number; readonly tls?: TlsIdentity; readonly ca?: string; readonly fresh?: boolean }
+const options = JSON.parse(json) as {
+  readonly driver?: string
+  readonly target?: number
+  readonly host?: string
+  readonly to?: string
+  readonly connections?: number
+  readonly tls?: TlsIdentity
+  readonly ca?: string
+  readonly fresh?: boolean
+}
 const { driver } = await chooseDriver(options.driver === 'bare' ? 'node' : (options.driver ?? 'epoll'), () => import('../linux/sockets/driver.ts'))
+/** Where to listen, and where the next one is. */
+const { host = '127.0.0.1', to = '127.0.0.1' } = options
 const quiet = { opened: () => {}, drain: () => {}, eof: () => {}, closed: () => {} }
 const say = (what: unknown): void => void process.stdout.write(`${JSON.stringify(what)}\n`)
 const lines = createInterface({ input: process.stdin })
@@ -25,10 +36,10 @@ switch (role) {
     break
   case 'forwarder': {
     const balance = new Balance()
-    balance.set([{ address: '127.0.0.1' as Ip, port: options.target!, local: true }], undefined)
+    balance.set([{ address: to as Ip, port: options.target!, local: true }], undefined)
     const counts = { open: 0, refused: 0, retried: 0 }
     const { tls } = options
-    say({ port: (await driver.listen({ host: '127.0.0.1', port: 0 }, () => new Forwarded(driver, balance, counts), tls === undefined ? {} : { tls: { identity: () => tls } })).port })
+    say({ port: (await driver.listen({ host, port: 0 }, () => new Forwarded(driver, balance, counts), tls === undefined ? {} : { tls: { identity: () => tls } })).port })
     break
   }
   case 'bare': {
@@ -42,7 +53,7 @@ switch (role) {
     break
   }
   case 'sink':
-    say({ port: (await driver.listen({ host: '127.0.0.1', port: 0 }, () => new Sink())).port })
+    say({ port: (await driver.listen({ host, port: 0 }, () => new Sink())).port })
     break
   case 'load':
     load(driver)
@@ -200,10 +211,7 @@ function bulk(d: Driver): void {
       }
       w.end()
     }
-    d.connect(
-      { host: '127.0.0.1', port: options.target! },
-      { ...quiet, opened: (x) => ((w = x), push()), drain: push, data: () => {}, eof: () => {}, closed: (why) => say({ done: Number(line), why }) },
-    )
+    d.connect({ host: to, port: options.target! }, { ...quiet, opened: (x) => ((w = x), push()), drain: push, data: () => {}, eof: () => {}, closed: (why) => say({ done: Number(line), why }) })
   })
 }
 

@@ -54,17 +54,7 @@ export async function* rows(context: BenchContext): AsyncGenerator<Row> {
       yield* compare('forwarder: new connection with one exchange', fresh, { haproxy: 1.02 })
       for (const c of candidates) process.kill(c.pid)
     }
-    if (context.wants('forwarder: bulk')) {
-      const target = (await start('sink', {})).port
-      const candidates = [await start('forwarder', { target }, 'epoll'), await start('forwarder', { target, driver: 'node' }, 'node')]
-      if (haproxy !== undefined) candidates.push(await startHaproxy(haproxy, folder, running, target))
-      const mib = 512
-      const costs = await rounds(context, 'forwarder: bulk', candidates, async (c) => start('bulk', { target: c.port }), String(mib))
-      // Micros a MiB as milliseconds a GiB.
-      const scaled = new Map([...costs].map(([k, v]) => [k, v.map((x) => (x * 1024) / 1000)]))
-      yield* compare('forwarder: bulk, one stream on loopback, CPU ms a GiB', scaled, { haproxy: 0.6 }, 'ms/GiB')
-      for (const c of candidates) process.kill(c.pid)
-    }
+    if (context.wants('forwarder: bulk')) yield* bulkRows(context, running, folder, haproxy)
     if (context.wants('TLS')) {
       const target = (await start('answerer', {})).port
       const candidates = [await start('forwarder', { target, tls: identity }, 'epoll'), await start('forwarder', { target, tls: identity, driver: 'node' }, 'node')]
@@ -111,6 +101,80 @@ export async function* rows(context: BenchContext): AsyncGenerator<Row> {
   } finally {
     for (const child of running) child.kill('SIGKILL')
     rmSync(folder, { recursive: true, force: true })
+  }
+}
+
+/** One stream from a namespace through a forwarder in another to a third, beside the same path forwarded by the kernel. */
+async function* bulkRows(context: BenchContext, running: ChildProcess[], folder: string, haproxy: string | undefined): AsyncGenerator<Row> {
+  if (process.getuid?.() !== 0) return context.missing('three namespaces (needs root)')
+  const [client, middle, server] = ['c', 'm', 's'].map((n) => `sy-bench-${n}-${process.pid}`) as [string, string, string]
+  const ip = (...args: string[]): void => void execFileSync('ip', args, { stdio: 'pipe' })
+  const at = (ns: string, role: string, options: object, name = role): Promise<Role> => startRole(running, role, { host: '0.0.0.0', ...options }, name, [], ['ip', 'netns', 'exec', ns])
+  try {
+    for (const ns of [client, middle, server]) {
+      ip('netns', 'add', ns)
+      ip('-n', ns, 'link', 'set', 'lo', 'up')
+    }
+    for (const [ns, net] of [
+      [client, 1],
+      [server, 2],
+    ] as const) {
+      ip('-n', ns, 'link', 'add', 'out', 'type', 'veth', 'peer', 'name', `down${net}`, 'netns', middle)
+      ip('-n', ns, 'address', 'add', `10.98.${net}.2/24`, 'dev', 'out')
+      ip('-n', middle, 'address', 'add', `10.98.${net}.1/24`, 'dev', `down${net}`)
+      ip('-n', ns, 'link', 'set', 'out', 'up')
+      ip('-n', middle, 'link', 'set', `down${net}`, 'up')
+      ip('-n', ns, 'route', 'add', 'default', 'via', `10.98.${net}.1`)
+    }
+    ip('netns', 'exec', middle, 'sysctl', '-qw', 'net.ipv4.ip_forward=1')
+    const target = (await at(server, 'sink', {})).port
+    const to = '10.98.2.2'
+    const forwarders = [await at(middle, 'forwarder', { target, to }, 'epoll'), await at(middle, 'forwarder', { target, to, driver: 'node' }, 'node')]
+    if (haproxy !== undefined) forwarders.push(await startHaproxy(haproxy, folder, running, target, { ns: middle, host: '10.98.1.1', to }))
+    const direct = await at(client, 'bulk', { target, to }, 'direct')
+    const loaders = new Map<string, Role>()
+    for (const f of forwarders) loaders.set(f.name, await at(client, 'bulk', { target: f.port, to: '10.98.1.1' }))
+    const mib = 512
+    const [costs, times, plain] = [new Map<string, number[]>(), new Map<string, number[]>(), [] as number[]]
+    const run = async (loader: Role): Promise<number> => {
+      const began = performance.now()
+      await loader.ask(String(mib))
+      return ((performance.now() - began) / 1000 / mib) * 1024
+    }
+    for (let round = -1; round < roundsEach; round++) {
+      context.progress(`forwarder: bulk: ${round < 0 ? 'warming up' : `round ${round + 1} of ${roundsEach}`}`)
+      const alone = await run(direct)
+      if (round >= 0) plain.push(alone)
+      for (const f of forwarders) {
+        const before = cpuOf(f.pid)
+        const through = await run(loaders.get(f.name)!)
+        if (round < 0) continue
+        costs.set(f.name, [...(costs.get(f.name) ?? []), ((cpuOf(f.pid) - before) / 1e6 / mib) * 1024])
+        times.set(f.name, [...(times.get(f.name) ?? []), through])
+      }
+    }
+    yield* compare('forwarder: bulk, one stream through three namespaces, CPU a GiB', costs, { haproxy: 0.6 }, 'ms/GiB')
+    for (const [name, through] of times) {
+      const longer = ratio(through, plain)
+      yield {
+        name: `forwarder: bulk, time a GiB takes (${name})`,
+        unit: 's',
+        ours: median(through),
+        spread: [Math.min(...through), Math.max(...through)],
+        peer: { name: 'direct', value: median(through) / longer },
+        // 0.65 of the rate.
+        ...(name === 'epoll' ? { bar: { value: 1 / 0.65, of: 'ratio' as const } } : {}),
+      }
+    }
+    for (const f of [...forwarders, direct, ...loaders.values()]) process.kill(f.pid)
+  } finally {
+    for (const ns of [client, middle, server]) {
+      try {
+        ip('netns', 'delete', ns)
+      } catch {
+        // It was not made: without root there is no such row.
+      }
+    }
   }
 }
 
@@ -162,8 +226,9 @@ function cpuOf(pid: number): number {
   return sum
 }
 
-async function startRole(running: ChildProcess[], role: string, options: object, name: string, flags: readonly string[] = []): Promise<Role> {
-  const child = spawn(process.execPath, [...flags, '--disable-warning=ExperimentalWarning', join(import.meta.dirname, 'sockets-roles.ts'), role, JSON.stringify(options)], {
+async function startRole(running: ChildProcess[], role: string, options: object, name: string, flags: readonly string[] = [], inside: readonly string[] = []): Promise<Role> {
+  const [program = '', ...before] = [...inside, process.execPath]
+  const child = spawn(program, [...before, ...flags, '--disable-warning=ExperimentalWarning', join(import.meta.dirname, 'sockets-roles.ts'), role, JSON.stringify(options)], {
     stdio: ['pipe', 'pipe', 'inherit'],
   })
   running.push(child)
@@ -209,16 +274,18 @@ ${tls === undefined ? '' : `ssl_certificate ${dir}/cert.pem; ssl_certificate_key
   return { name: 'nginx', port, pid: child.pid!, ask: () => Promise.resolve({}) }
 }
 
-async function startHaproxy(path: string, folder: string, running: ChildProcess[], target: number): Promise<Role> {
+async function startHaproxy(path: string, folder: string, running: ChildProcess[], target: number, where?: { readonly ns: string; readonly host: string; readonly to: string }): Promise<Role> {
   const port = await freePort()
   const file = join(mkdtempSync(join(folder, 'haproxy-')), 'haproxy.cfg')
   writeFileSync(
     file,
-    `global\n  nbthread 1\n  maxconn 4000\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n  option splice-auto\nfrontend f\n  bind 127.0.0.1:${port}\n  default_backend b\nbackend b\n  server s 127.0.0.1:${target}\n`,
+    `global\n  nbthread 1\n  maxconn 4000\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n  option splice-auto\nfrontend f\n  bind ${where?.host ?? '127.0.0.1'}:${port}\n  default_backend b\nbackend b\n  server s ${where?.to ?? '127.0.0.1'}:${target}\n`,
   )
-  const child = spawn(path, ['-db', '-f', file], { stdio: 'ignore' })
+  const [program = '', ...before] = where === undefined ? [path] : ['ip', 'netns', 'exec', where.ns, path]
+  const child = spawn(program, [...before, '-db', '-f', file], { stdio: 'ignore' })
   running.push(child)
-  await answers(port, () => 'it did not start')
+  if (where === undefined) await answers(port, () => 'it did not start')
+  else await sleep(1000)
   return { name: 'haproxy', port, pid: child.pid!, ask: () => Promise.resolve({}) }
 }
 

@@ -48,6 +48,8 @@ export interface TlsClient {
 }
 
 export interface ListenOptions {
+  /** `sctp`: one-to-one SCTP sockets, each message of the sender is one `data`; no half-close. Only `epoll`, where the kernel has SCTP (EPROTONOSUPPORT). Default `tcp`. */
+  readonly transport?: 'tcp' | 'sctp'
   readonly backlog?: number
   readonly reusePort?: boolean
   readonly ipv6Only?: boolean
@@ -67,6 +69,7 @@ export interface ListenOptions {
 }
 
 export interface ConnectOptions {
+  readonly transport?: 'tcp' | 'sctp'
   /** Local address to connect from; with `transparent` it may be another machine's. */
   readonly from?: Address
   readonly transparent?: boolean

@@ -211,6 +211,7 @@ export class EpollDriver implements Driver {
     const highWater = how.highWater ?? defaultHighWater
     const stream = new Stream(this.#streams, fd, how.peek === undefined ? accept() : waiting, peer, peerPort, highWater, handed?.generation)
     stream.counted = counted
+    stream.messages = how.transport === 'sctp'
     if (how.originalDestination === true) {
       const original = this.#originalDestination(fd, peer)
       if (original !== undefined) stream.local = original
@@ -246,8 +247,10 @@ export class EpollDriver implements Driver {
     const { sys, arena, nameAt } = this.#loop
     const any = at.host === ''
     let family: number = any || at.host.includes(':') ? k.AF_INET6 : k.AF_INET
-    let fd = sys.socket(family, k.SOCK_STREAM | k.SOCK_NONBLOCK, 0)
-    if (fd === -E.EAFNOSUPPORT && any) fd = sys.socket((family = k.AF_INET), k.SOCK_STREAM | k.SOCK_NONBLOCK, 0)
+    const sctp = how.transport === 'sctp'
+    const protocol = sctp ? k.IPPROTO_SCTP : 0
+    let fd = sys.socket(family, k.SOCK_STREAM | k.SOCK_NONBLOCK, protocol)
+    if (fd === -E.EAFNOSUPPORT && any) fd = sys.socket((family = k.AF_INET), k.SOCK_STREAM | k.SOCK_NONBLOCK, protocol)
     const check = (r: number): void => {
       if (r >= 0) return
       if (fd >= 0) sys.close(fd)
@@ -262,9 +265,12 @@ export class EpollDriver implements Driver {
       if (family === k.AF_INET || at.host === '') check(sys.setOption(fd, k.IPPROTO_IP, k.IP_TRANSPARENT, 1))
     }
     // What is set here the accepted connections inherit, without a call each.
-    sys.setOption(fd, k.IPPROTO_TCP, k.TCP_NODELAY, 1)
-    sys.setOption(fd, k.SOL_SOCKET, k.SO_KEEPALIVE, 1)
-    sys.setOption(fd, k.IPPROTO_TCP, k.TCP_KEEPIDLE, keepAliveIdle)
+    if (sctp) sys.setOption(fd, k.IPPROTO_SCTP, k.SCTP_NODELAY, 1)
+    else {
+      sys.setOption(fd, k.IPPROTO_TCP, k.TCP_NODELAY, 1)
+      sys.setOption(fd, k.SOL_SOCKET, k.SO_KEEPALIVE, 1)
+      sys.setOption(fd, k.IPPROTO_TCP, k.TCP_KEEPIDLE, keepAliveIdle)
+    }
     const length = writeSockaddr(arena.buffer, nameAt, any ? (family === k.AF_INET6 ? '::' : '0.0.0.0') : at.host, at.port)
     check(sys.bind(fd, arena, nameAt, nameAt + length))
     check(sys.listen(fd, how.backlog ?? 4096))
@@ -280,7 +286,8 @@ export class EpollDriver implements Driver {
       return client.attach(this.connect(at, client, rest))
     }
     const { sys, arena, nameAt } = this.#loop
-    let r = sys.socket(at.host.includes(':') ? k.AF_INET6 : k.AF_INET, k.SOCK_STREAM | k.SOCK_NONBLOCK, 0)
+    const sctp = how.transport === 'sctp'
+    let r = sys.socket(at.host.includes(':') ? k.AF_INET6 : k.AF_INET, k.SOCK_STREAM | k.SOCK_NONBLOCK, sctp ? k.IPPROTO_SCTP : 0)
     const fd = r
     let doing = 'connect'
     if (r >= 0) {
@@ -298,6 +305,7 @@ export class EpollDriver implements Driver {
       }
     }
     const stream = new Stream(this.#streams, fd, p, at.host, at.port, how.highWater ?? defaultHighWater)
+    stream.messages = sctp
     if (r < 0 && r !== -E.EINPROGRESS) stream.die(`${errnoName(r)}: ${doing} ${addressText(at)}`)
     else {
       const ms = how.timeout ?? 10_000

@@ -98,6 +98,8 @@ const incoming = EPOLLIN | EPOLLRDHUP | EPOLLPRI | EPOLLET
 export const bothWays = incoming | EPOLLOUT
 /** Seconds of quiet after which the kernel asks whether the other side is still there. */
 export const keepAliveIdle = 120
+/** Octets of one SCTP message that we send; longer writes become several. */
+const longestMessage = 32 * 1024
 /** Reads one event may cause, before others get their turn. */
 const mostReads = 4
 /** A first write of this much goes into one segment anywhere, so Nagle's algorithm does not hold it back. */
@@ -115,6 +117,8 @@ export class Stream implements Wire, Ready {
   protocol: Protocol
   /** Set until the connection is made, or its first bytes were looked at: when the wait for that ends. */
   deadline = 0
+  /** SCTP: a read brings one message, so a short one proves nothing; a write is one message, as long as it fits. */
+  messages = false
   /** Counts among its worker's connections. */
   counted = false
   readonly #s: Streams
@@ -176,7 +180,8 @@ export class Stream implements Wire, Ready {
   /** A connection under way; `deadline` says until when. */
   connecting(deadline: number): void {
     this.#connecting = true
-    this.#nagle = true
+    // An SCTP socket has no such option; messages that are complete go out.
+    this.#nagle = !this.messages
     this.#keptAlive = false
     this.deadline = deadline
     this.#mask = bothWays
@@ -258,7 +263,7 @@ export class Stream implements Wire, Ready {
 
   /** Called now and then: only connections that live long are asked about, the short ones are spared the call. */
   keepAlive(): void {
-    if (this.#keptAlive || this.#connecting) return
+    if (this.#keptAlive || this.#connecting || this.messages) return
     this.#keptAlive = true
     this.#loop.sys.setOption(this.fd, SOL_SOCKET, SO_KEEPALIVE, 1)
     this.#loop.sys.setOption(this.fd, IPPROTO_TCP, TCP_KEEPIDLE, keepAliveIdle)
@@ -287,10 +292,10 @@ export class Stream implements Wire, Ready {
     }
     const base = inArena ? b.byteOffset - arena.buffer.byteOffset : 0
     while (from < to) {
-      const size = Math.min(to - from, copySize)
+      const size = Math.min(to - from, this.messages ? longestMessage : copySize)
       const start = inArena ? base + from : copyAt
       if (!inArena) b.copy(arena.buffer, copyAt, from, from + size)
-      const n = sys.send(this.fd, arena, start, start + size, more || from + size < to ? MSG_MORE : 0)
+      const n = sys.send(this.fd, arena, start, start + size, !this.messages && (more || from + size < to) ? MSG_MORE : 0)
       if (n < 0) {
         if (n === -E.EAGAIN) return from
         if (n === -E.EINTR) continue
@@ -332,8 +337,8 @@ export class Stream implements Wire, Ready {
   #finish(): void {
     if (this.#dead || this.#connecting) return
     if (!this.#ended || this.#queued > 0) return
-    // Closing sends the FIN as well.
-    if (this.#eof) return this.die('')
+    // Closing sends the FIN as well. SCTP has no half-close, and does not tell the one who ends that all is over.
+    if (this.#eof || this.messages) return this.die('')
     if (this.#finSent) return
     this.#finSent = true
     this.#loop.sys.shutdown(this.fd, SHUT_WR)
@@ -365,6 +370,7 @@ export class Stream implements Wire, Ready {
       this.protocol.closed(why)
       this.#joined = undefined
       if (joined !== undefined && why !== '') joined.die('aborted')
+      else if (this.messages) joined?.end()
     })
   }
 
@@ -418,7 +424,7 @@ export class Stream implements Wire, Ready {
   /** What a read brought; 0 when there is nothing to do with it. */
   #received(n: number): number {
     if (n > 0) {
-      if (n < receiveSize && !this.#toTheEnd) this.#readable = false
+      if (n < receiveSize && !this.#toTheEnd && !this.messages) this.#readable = false
       return n
     }
     if (n === -E.EINTR) {
@@ -526,7 +532,7 @@ export class Stream implements Wire, Ready {
       } else {
         const n = this.#received(sys.recv(this.fd, arena, receivedAt, receivedAt + receiveSize, 0))
         if (n === 0) return
-        this.#bulk = n >= bulk
+        this.#bulk = n >= bulk && !this.messages && !other.messages
         other.write(received, 0, n)
         if (!this.#readable) return
       }

@@ -31,7 +31,7 @@ class NodeDriver implements Driver {
   }
 
   async listen(at: Address | Descriptor, accept: () => Protocol, how: ListenOptions = {}): Promise<Listening> {
-    if (how.transparent === true || how.originalDestination === true || how.peek !== undefined) throw new SocketError('listen on', at, 'ENOTSUP')
+    if (how.transparent === true || how.originalDestination === true || how.peek !== undefined || how.transport === 'sctp') throw new SocketError('listen on', at, 'ENOTSUP')
     const highWater = how.highWater ?? defaultHighWater
     const server = net.createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
       // Errors of a connection that nobody serves yet are its own affair.
@@ -74,6 +74,7 @@ class NodeDriver implements Driver {
     let failed: string | undefined
     try {
       if (how.transparent === true) throw new SocketError('connect transparently to', at, 'ENOTSUP')
+      if (how.transport === 'sctp') throw new SocketError('connect by SCTP to', at, 'ENOTSUP')
       if (how.tls === undefined) socket = net.connect(target)
       else {
         // The raw socket is made here: tls.connect would not pass localAddress and noDelay on.
