@@ -12,6 +12,8 @@ export interface Backend {
   apply(desired: ServiceTable, signal: AbortSignal): Promise<{ readonly refused: readonly Refused[] }>
   /** What is not as last applied, in words; nothing if all is well. */
   check(): Promise<readonly string[]>
+  /** The table whose endpoints tracked connections lead to, where that is not the one last applied: a forwarder's own sockets. */
+  tracked?(): ServiceTable | undefined
   /** How many rules there are, by table of iptables; for metrics. */
   rules?(): Readonly<Record<string, number>>
   /** Lets go of listeners and timers; leaves the kernel's rules forwarding. */

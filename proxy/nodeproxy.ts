@@ -39,6 +39,8 @@ export class NodeProxy {
   #triggers: number[] = []
   #told = new Set<string>()
   #applied: Compiled | undefined
+  /** The table that tracked connections were last held against. */
+  #tracked: ServiceTable | undefined
 
   constructor(options: ProxyOptions, tools: BackendTools, backend: Backend, client: Client) {
     this.#options = options
@@ -181,7 +183,7 @@ export class NodeProxy {
       const onLoopback = await this.#onLoopback(compiled)
       this.#tell([...compiled.refused, ...refused, ...onLoopback])
       // After the rules: a datagram in between would be tracked towards the dead endpoint again.
-      await this.#forgetStale(this.#applied, compiled)
+      await this.#forgetStale(this.#backend.tracked?.() ?? compiled.table)
       const { nodePortAddresses } = compiled.table.node
       if (compiled.healthChecks !== this.#applied?.healthChecks || nodePortAddresses !== this.#applied?.table.node.nodePortAddresses) await this.#checks.set(compiled.healthChecks, nodePortAddresses)
       health.families = familiesOf(compiled.table)
@@ -209,13 +211,12 @@ export class NodeProxy {
     return this.#localhost.apply(table)
   }
 
-  async #forgetStale(before: Compiled | undefined, now: Compiled): Promise<void> {
-    // There datagrams end at our own sockets, which choose again by themselves.
-    if (this.#options.mode === 'userspace') return
+  async #forgetStale(now: ServiceTable): Promise<void> {
     try {
       const own = new Set(ownAddresses())
       const began = performance.now()
-      const deleted = await deleteStale(this.#tools.kernel, before?.table, now.table, (address) => own.has(address))
+      const deleted = await deleteStale(this.#tools.kernel, this.#tracked, now, (address) => own.has(address))
+      this.#tracked = now
       this.measures.conntrackDuration.observe((performance.now() - began) / 1000)
       if (deleted > 0) this.measures.conntrackDeleted.add(deleted)
     } catch (error) {
@@ -256,15 +257,19 @@ export class NodeProxy {
 
   /** What other modes left behind goes once ours forwards. */
   async #removeOthers(): Promise<void> {
-    for await (const other of others(this.#tools, this.#options.mode)) {
-      try {
-        const backend = await other.load()
-        await backend.cleanup()
-        await backend.close()
-      } catch (error) {
-        this.measures.cleanupFailures?.add()
-        this.#log.warn('could not remove what another mode left', { mode: other.name, error: explainError(error) })
-      }
+    const all: Promise<void>[] = []
+    for await (const other of others(this.#tools, this.#options.mode)) all.push(this.#remove(other))
+    await Promise.all(all)
+  }
+
+  async #remove(other: { readonly name: string; load(): Promise<Backend> }): Promise<void> {
+    try {
+      const backend = await other.load()
+      await backend.cleanup()
+      await backend.close()
+    } catch (error) {
+      this.measures.cleanupFailures?.add()
+      this.#log.warn('could not remove what another mode left', { mode: other.name, error: explainError(error) })
     }
   }
 }

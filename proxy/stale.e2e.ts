@@ -9,6 +9,7 @@ import { IptablesBackend } from './iptables/backend.ts'
 import { deleteStale } from './stale.ts'
 import type { ServiceTable } from './table.ts'
 import { insideNamespaces } from './testing/packets.ts'
+import { create } from './userspace/backend.ts'
 
 if (insideNamespaces(import.meta.filename)) {
   const { test } = await import('tap')
@@ -53,6 +54,28 @@ if (insideNamespaces(import.meta.filename)) {
     t.same(flows().sort()[0], '172.30.0.1:53 at 172.30.0.1:53', 'a datagram that nobody translated')
     t.equal(await step(['10.180.0.1', '10.180.0.2']), 1, 'the first endpoint came: whoever asked before is translated now')
     await backend.cleanup()
+  })
+
+  test('in the userspace mode, those that lead to a socket that is closed', async (t) => {
+    const kernel = realKernel({ openNetlink })
+    const backend = await create({ kernel, log: silent, options: { sockets: 'node' } })
+    let before: ServiceTable | undefined
+    const step = async (...names: readonly string[]): Promise<number> => {
+      const services = names.map((name, i) => service(name, { clusterIP: `172.30.1.${i + 1}`, ports: ['dns:53->5353/UDP'] }))
+      await backend.apply(compile({ services, slices: names.map((name) => slice(name, ['10.180.0.1'], ['dns:5353/UDP'])) }, { node: 'here', serviceCidrs: ['172.30.0.0/16' as Cidr] }).table, forever)
+      const deleted = await deleteStale(kernel, before, backend.tracked()!, () => false)
+      before = backend.tracked()
+      return deleted
+    }
+    t.equal(await step('one', 'two'), 0)
+    for (const to of ['172.30.1.1 53', '172.30.1.2 53']) send(to)
+    t.equal(await step('one', 'two'), 0, 'nothing changed')
+    t.equal(await step('one'), 1, 'the second Service has gone, and with it its socket')
+    t.equal(await step('one', 'two'), 0)
+    before = undefined
+    t.equal(await step('one', 'two'), 0, 'one that leads to a socket that is open stays')
+    await backend.cleanup()
+    await backend.close()
   })
 }
 

@@ -106,6 +106,35 @@ if (await inside(import.meta.filename)) {
     echo.kill()
   })
 
+  test(`killed between any two things it says to the kernel, the next start ends in the same state (seed ${seed})`, { timeout: 180_000 }, async (t) => {
+    const all = tables(seed, [4])
+    const [from, to] = [all.next().value, all.next().value]
+    // Every place would take minutes here: the first ones, then farther and farther apart.
+    for (let last = 0, killed = true; killed; last = last < 4 ? last + 1 : last * 2) {
+      const before = await create({ kernel, log: silent })
+      await before.apply(from, signal)
+      await before.close()
+      let said = 0
+      const dying = realKernel({
+        openNetlink: (protocol) => {
+          const netlink = openNetlink(protocol)
+          return { ...netlink, request: (message) => (said++ < last ? netlink.request(message) : Promise.reject(new Error('killed'))) }
+        },
+      })
+      killed = await (await create({ kernel: dying, log: silent })).apply(to, signal).then(
+        () => false,
+        () => true,
+      )
+      const next = await create({ kernel, log: silent })
+      await next.apply(to, signal)
+      for (const until = performance.now() + 60_000; performance.now() < until && (await printed()) !== wanted(to);) await new Promise((resolve) => setTimeout(resolve, 100))
+      t.same(await next.check(), [], `after ${last} requests: as written`)
+      t.equal(await printed(), wanted(to), `after ${last} requests: what the table says`)
+      await next.cleanup()
+      await next.close()
+    }
+  })
+
   test('from IPVS to nftables: what IPVS left goes, the new rules stay', async (t) => {
     const table = tables(seed, [4]).next().value
     const ipvs = await create({ kernel, log: silent })

@@ -65,6 +65,40 @@ if (insideNamespaces(import.meta.filename)) {
     t.match(execFileSync('nft', ['list', 'ruleset'], { encoding: 'utf8' }).trim(), /^table ip foreign \{\n\}$/, 'foreign tables stay')
   })
 
+  test(`killed between any two things it says to the kernel, the next start ends in the same state (seed ${seed})`, async (t) => {
+    const all = tables(seed)
+    const [from, to] = [all.next().value, all.next().value]
+    const reference = create({ kernel: freshKernel, log: silent })
+    await reference.cleanup()
+    await reference.apply(to, signal)
+    for (let last = 0, killed = true; killed; last++) {
+      const before = create({ kernel, log: silent })
+      await before.cleanup()
+      await before.apply(from, signal)
+      await before.close()
+      // A process that says so much and no more.
+      let said = 0
+      const dying = realKernel({
+        openNetlink: (protocol) => {
+          const netlink = openNetlink(protocol)
+          return { ...netlink, request: (message) => (said++ < last ? netlink.request(message) : Promise.reject(new Error('killed'))) }
+        },
+      })
+      killed = await create({ kernel: dying, log: silent })
+        .apply(to, signal)
+        .then(
+          () => false,
+          () => true,
+        )
+      const next = create({ kernel, log: silent })
+      await next.apply(to, signal)
+      t.same(await next.check(), [], `after ${last} requests: as written`)
+      t.equal(await printed(undefined), await printed(fresh), `after ${last} requests: equal to a fresh one`)
+      await next.cleanup()
+    }
+    await reference.cleanup()
+  })
+
   test('a large table is checked by sample, and a small change stays small', async (t) => {
     const backend = create({ kernel, log: silent })
     const to = (g: number): readonly Endpoint[] => [

@@ -52,6 +52,7 @@ export class UserspaceBackend implements Backend {
   readonly #stop: () => void
   readonly #rules: Backend
   readonly #redirected = new Redirected()
+  #tracked: ServiceTable | undefined
   readonly #addressed = new Set<IpFamily>()
 
   constructor({ kernel, log, driver, udpIdle }: UserspaceOptions, why = 'asked for') {
@@ -91,13 +92,19 @@ export class UserspaceBackend implements Backend {
       }
     }
     const ports = new Map([...this.#listeners].map(([key, l]) => [key, l.port]))
-    failed.push(...(await this.#rules.apply(this.#redirected.table(desired, fronts, ports), signal)).refused)
+    const redirected = this.#redirected.table(desired, fronts, ports)
+    failed.push(...(await this.#rules.apply(redirected, signal)).refused)
+    this.#tracked = redirected
     for (const [key, l] of this.#listeners) {
       if (wanted.has(key)) continue
       this.#listeners.delete(key)
       l.close()
     }
     return { refused: failed }
+  }
+
+  tracked(): ServiceTable | undefined {
+    return this.#tracked
   }
 
   async check(): Promise<readonly string[]> {
