@@ -35,6 +35,10 @@ const programs: readonly (readonly [program: string, from: string, needed: boole
   ['tc', 'iproute2', false, 'lab break delay and loss'],
   ['tcpdump', 'tcpdump', false, 'lab capture'],
   ['curl', 'curl', false, 'the demo'],
+  ['wrk', 'wrk', false, 'lab compare'],
+  ['iperf3', 'iperf3', false, 'lab compare: throughput and UDP'],
+  ['pasta', 'passt', false, 'a topology with uplink: pasta'],
+  ['slirp4netns', 'slirp4netns', false, 'a topology with uplink: slirp4netns'],
 ]
 
 /** Kernel features that are tried in namespaces of their own: a script that succeeds where it is there. */
@@ -86,6 +90,9 @@ export function examine(machine: Machine): readonly Finding[] {
       machine.writable('/dev/kvm') ? 'the processor shows no virtualisation' : '/dev/kvm cannot be opened: virtual machines are emulated, 15 to 30 times slower',
       machine.writable('/dev/kvm') ? undefined : 'usermod -aG kvm $USER, and log in again',
     )
+
+  if (machine.writable('/dev/net/tun')) say('tun', 'ok', '/dev/net/tun is there: a lab may have a way out')
+  else say('tun', 'lacks', '/dev/net/tun cannot be opened: a topology with an uplink needs it', machine.root ? 'modprobe tun' : 'sudo chmod 666 /dev/net/tun')
 
   if (machine.run('VBoxManage', ['--version'])?.status === 0) {
     const ranges = machine.read('/etc/vbox/networks.conf')

@@ -8,7 +8,7 @@ export interface LabStatus {
   readonly kubeconfig: string
   readonly logs: string
   readonly published: readonly { readonly port: number; readonly to: string }[]
-  readonly nodes: readonly { readonly name: string; readonly address: string; readonly pid: number }[]
+  readonly nodes: readonly { readonly name: string; readonly address: string; readonly mode: string; readonly pid: number }[]
   readonly parts: readonly PartStatus[]
   /** Faults that `lab break` made and nobody has mended. */
   readonly broken: readonly string[]
@@ -20,7 +20,8 @@ export function renderStatus(s: LabStatus): string {
     const [node = '', part = ''] = p.name.split('/')
     return [node, s.nodes.find((n) => n.name === node)?.address ?? '', part, p.state, String(p.restarts), p.readyAfter === undefined ? '' : `${(p.readyAfter / 1000).toFixed(1)} s`, p.lastEnd ?? '']
   })
-  return `Lab ${s.name}, proxy mode ${s.mode}, API ${s.api}\n${s.published.map((p) => `127.0.0.1:${p.port} leads to ${p.to}\n`).join('')}Logs in ${s.logs}\n${s.broken.map((b) => `Broken: ${b}\n`).join('')}\n${table(['NODE', 'ADDRESS', 'PART', 'STATE', 'RESTARTS', 'READY AFTER', 'LAST END'], rows)}`
+  const others = s.nodes.filter((n) => n.mode !== s.mode).map((n) => `${n.name} ${n.mode}`)
+  return `Lab ${s.name}, proxy mode ${s.mode}${others.length === 0 ? '' : ` (${others.join(', ')})`}, API ${s.api}\n${s.published.map((p) => `127.0.0.1:${p.port} leads to ${p.to}\n`).join('')}Logs in ${s.logs}\n${s.broken.map((b) => `Broken: ${b}\n`).join('')}\n${table(['NODE', 'ADDRESS', 'PART', 'STATE', 'RESTARTS', 'READY AFTER', 'LAST END'], rows)}`
 }
 
 /** Columns, each as wide as its widest cell. */

@@ -42,6 +42,7 @@ export class Hold {
   underlay: { ring(): void } | undefined
   readonly #inherited: number
   #mode: string
+  #changed = false
 
   /** `inherited`: descriptors below this number came from the launcher and are no business of the parts. */
   constructor(topology: Topology, paths: StatePaths, inherited: number) {
@@ -54,6 +55,11 @@ export class Hold {
 
   get mode(): string {
     return this.#mode
+  }
+
+  /** The mode of one node: its own, until the lab's was changed for all. */
+  modeOf(node: LabNode): string {
+    return this.#changed ? this.#mode : (node.mode ?? this.#mode)
   }
 
   /** Brings everything up; resolves when every part has said it is ready. */
@@ -105,18 +111,19 @@ export class Hold {
   async setMode(mode: string, progress: Progress): Promise<void> {
     const began = performance.now()
     try {
-      await this.#proxies(mode)
+      await this.#proxies(() => mode)
     } catch (error) {
-      await this.#proxies(this.#mode)
+      await this.#proxies((node) => this.modeOf(node))
       throw error
     }
     this.#mode = mode
+    this.#changed = true
     progress(`proxy in mode ${mode} on each node`, Math.round(performance.now() - began))
   }
 
-  async #proxies(mode: string): Promise<void> {
-    const nodes = this.topology.nodes.map((n) => ({ ...n, mode: undefined }))
-    const plan = clusterPlan({ ...this.topology, mode, nodes }, { launcher, logs: this.paths.logs, inside: this.paths.inside })
+  async #proxies(modeOf: (node: LabNode) => string): Promise<void> {
+    const nodes = this.topology.nodes.map((n) => ({ ...n, mode: modeOf(n) }))
+    const plan = clusterPlan({ ...this.topology, nodes }, { launcher, logs: this.paths.logs, inside: this.paths.inside })
     const proxies = plan.others.filter((p) => p.name.endsWith('/proxy'))
     await Promise.all(proxies.map((p) => this.#start(p)))
     await Promise.all(proxies.map((p) => this.supervisor.whenReady(p.name, patience, 1)))

@@ -93,7 +93,7 @@ function verbs(hold: Hold, down: () => void) {
       mode: hold.mode,
       broken: chaos.broken,
       parts: hold.supervisor.status,
-      nodes: [...hold.nodes.values()].map((n) => ({ name: n.node.name, address: n.node.address, pid: n.pid })),
+      nodes: [...hold.nodes.values()].map((n) => ({ name: n.node.name, address: n.node.address, mode: hold.modeOf(n.node), pid: n.pid })),
     }),
     target: async (body: Readonly<Record<string, unknown>>) => findTarget(hold, String(body.name)),
     mode: async (body: Readonly<Record<string, unknown>>) => {

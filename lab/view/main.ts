@@ -36,11 +36,11 @@ export const viewCommand = command({
 
     const look = async (): Promise<string> => {
       const answers = await Promise.all(record.topology.nodes.map((n) => capture(values.lab, n.name, question)))
-      const status = await askControl<Pick<LabStatus, 'mode' | 'broken'>>(paths.control, 'status')
+      const status = await askControl<Pick<LabStatus, 'mode' | 'nodes' | 'broken'>>(paths.control, 'status')
       const now = performance.now()
       const hosts = new Set(record.topology.nodes.flatMap((n) => [`${n.address}:`, `[${n.address6}]:`]))
       const flows = answers.flatMap(({ stdout }, i) =>
-        parseFlows(stdout, (record.topology.nodes[i]!.mode ?? status.mode) === 'userspace')
+        parseFlows(stdout, status.nodes[i]!.mode === 'userspace')
           // The node's own programs go to programs on nodes without any Service.
           .filter((f) => f.to !== undefined || !hosts.has(f.endpoint.replace(/\d+$/, '')))
           .map((f) => ({ ...f, key: `${i} ${f.key}` })),
