@@ -1,10 +1,10 @@
 import { diffHosts, withHosts, type HostChange } from './hosts.ts'
-import type { RouteTable } from './table.ts'
+import type { HostRoutes, RouteTable } from './table.ts'
 
 /** What is other in a table than in the one before it: small where little changed, for it crosses to workers. */
 export interface TableChange {
-  readonly hosts: readonly HostChange[]
-  readonly wildcards: readonly HostChange[]
+  readonly hosts: readonly HostChange<HostRoutes>[]
+  readonly wildcards: readonly HostChange<HostRoutes>[]
   /** Parts that changed as a whole. */
   readonly parts: Partial<Pick<RouteTable, 'any' | 'fallback' | 'certificates' | 'passthrough'>>
   readonly endpointsGone: readonly string[]

@@ -1,23 +1,9 @@
 import type { ConfigMap, EndpointSlice, Ingress, IngressBackend, IngressClass, Secret, Service } from '../kube/objects.ts'
 import { certificateOf, covers } from './certificates.ts'
 import { withHosts, type HostChange } from './hosts.ts'
-import { normalise } from './http1/target.ts'
-import { regexOf } from './match.ts'
-import {
-  defaultRetries,
-  defaultTimeouts,
-  emptyTable,
-  routeOrder,
-  type Certificate,
-  type ClientAuth,
-  type HostRoutes,
-  type Policy,
-  type Retries,
-  type Route,
-  type RouteTable,
-  type Timeouts,
-  type Upstream,
-} from './table.ts'
+import { asRegex, merge, pathOf, slashes, validHost, type PieceRule, type Problem } from './merge.ts'
+import { plainSettings, type SettingsOf } from './settings.ts'
+import { defaultRetries, defaultTimeouts, emptyTable, type Certificate, type ClientAuth, type HostRoutes, type Route, type RouteTable, type Upstream } from './table.ts'
 import { sameEndpoints, upstreamOf, type Names } from './upstreams.ts'
 
 /** Our name in `IngressClass.spec.controller`. */
@@ -67,78 +53,6 @@ export interface CompileOptions {
   readonly http2?: boolean
 }
 
-/** What annotations make of an Ingress. */
-export interface Settings {
-  readonly policies: readonly Policy[]
-  readonly timeouts: Timeouts
-  readonly maxBody: number
-  readonly retries: Retries
-  /** Not logged. */
-  readonly silent: boolean
-  /** An upstream as this Ingress wants it asked: by which protocol, and which of its endpoints. */
-  sends(upstream: Upstream): Upstream
-  /** TLS of its hosts is not opened but goes to the endpoint. */
-  readonly passthrough: boolean
-  /** Paths are regular expressions. */
-  readonly regex: boolean
-  /** Further hosts of the same rules. */
-  readonly aliases: readonly string[]
-  /** Endpoints are the Service's own address. */
-  readonly serviceUpstream: boolean
-  readonly clientAuth: ClientAuth | undefined
-  /** This Ingress takes a share of the requests of another. */
-  readonly canary: Canary | undefined
-  readonly problems: readonly { readonly reason: string; readonly message: string }[]
-}
-
-/** Which requests a canary takes: by field, by cookie, by weight. */
-export interface Canary {
-  readonly weight: number
-  readonly total: number
-  readonly header: string | undefined
-  readonly headerValue: string | undefined
-  readonly headerPattern: string | undefined
-  readonly cookie: string | undefined
-}
-
-/** Where annotations find what they name. */
-export interface SettingsContext {
-  readonly secrets: ReadonlyMap<string, Secret>
-  /** By `namespace/name`. */
-  configMap(name: string): ConfigMap | undefined
-  readonly hasTls: boolean
-  /** The class came from ingress-nginx: its defaults and quirks hold. */
-  readonly nginx: boolean
-  upstream(namespace: string, service: string, port: string | number | undefined): Upstream | string
-  /** The controller's own, if it has one. */
-  defaultBackend(): Upstream | string | undefined
-}
-
-export type SettingsOf = (ingress: Ingress, context: SettingsContext) => Settings
-
-export const plainSettings: Settings = {
-  policies: [],
-  timeouts: defaultTimeouts,
-  maxBody: 0,
-  retries: defaultRetries,
-  silent: false,
-  sends: (upstream) => upstream,
-  passthrough: false,
-  regex: false,
-  aliases: [],
-  serviceUpstream: false,
-  clientAuth: undefined,
-  canary: undefined,
-  problems: [],
-}
-
-/** Something that will not be as its author thought. */
-export interface Problem {
-  readonly ingress: Ingress
-  readonly reason: string
-  readonly message: string
-}
-
 export interface Compiled {
   readonly table: RouteTable
   readonly problems: readonly Problem[]
@@ -166,14 +80,6 @@ interface Piece {
   readonly http1: boolean
   readonly problems: readonly Problem[]
 }
-interface PieceRule {
-  readonly host: string
-  /** Of a class taken over from ingress-nginx; `regex`: its annotations make all paths of the host regular expressions. */
-  readonly nginx: 'plain' | 'regex' | undefined
-  readonly canary: Canary | undefined
-  readonly routes: readonly Route[]
-}
-
 /** An Ingress that is ours, and what it was made into. */
 interface Entry {
   readonly key: string
@@ -350,8 +256,8 @@ export class Compiler {
       }
     }
 
-    const changes: HostChange[] = []
-    const wild: HostChange[] = []
+    const changes: HostChange<HostRoutes>[] = []
+    const wild: HostChange<HostRoutes>[] = []
     let { any } = before
     for (const host of dirtyHosts) {
       const list = this.#byHost.get(host)
@@ -785,80 +691,6 @@ function makeUpstream(backend: Backend, id: string, names: Names | undefined): U
   return upstreamOf(backend.key.slice(0, slash), backend.key.slice(slash + 1), /^\d+$/.test(port) ? Number(port) : port, { service: backend.service, slices: backend.slices ?? [], direct, names })
 }
 
-/** One host's routes out of the rules of several Ingresses, oldest first. */
-function merge(host: string, parts: readonly PieceRule[], owners: readonly Ingress[], fallback: Route | undefined, problems: Problem[]): HostRoutes {
-  const taken = new Map<string, Route>()
-  // A host that only an alias names yields to any rule that has it, without a word.
-  for (const alias of [false, true]) {
-    parts.forEach((part, i) => {
-      if (part.canary !== undefined) return
-      for (const route of part.routes) {
-        if ((route.declared !== undefined) !== alias) continue
-        const key = `${route.kind} ${route.path}`
-        const first = taken.get(key)
-        if (first === undefined) taken.set(key, route)
-        else if (!alias && (first.owner !== route.owner || first.upstream !== route.upstream)) {
-          problems.push({
-            ingress: owners[i]!,
-            reason: 'Conflict',
-            message: `${host === '' ? 'any host' : host}${route.path} is already served for ${first.owner === route.owner ? 'an earlier rule' : `the older Ingress ${first.owner}`}`,
-          })
-        }
-      }
-    })
-  }
-  const had = new Set<string>()
-  parts.forEach((part, i) => {
-    if (part.canary === undefined) return
-    for (const route of part.routes) {
-      const key = `${route.kind} ${route.path}`
-      const main = taken.get(key)
-      if (main === undefined) problems.push({ ingress: owners[i]!, reason: 'CanaryAlone', message: `${host}${route.path}: no other Ingress has this host and path, a canary alone gets nothing` })
-      else if (had.has(key)) problems.push({ ingress: owners[i]!, reason: 'Conflict', message: `${host}${route.path} has a canary already` })
-      else {
-        had.add(key)
-        taken.set(key, withCanary(main, route, part.canary))
-      }
-    }
-  })
-  return { host, routes: [...taken.values()].sort((a, b) => Number(b.policies[0]?.use === 'slash') - Number(a.policies[0]?.use === 'slash') || routeOrder(a, b)), fallback }
-}
-
-const regexes = new WeakMap<Route, Route | null>()
-
-/** The route as ingress-nginx makes it where another Ingress has regular expressions; undefined if its path is none. */
-function asRegex(route: Route): Route | undefined {
-  let made = regexes.get(route)
-  if (made === undefined) {
-    const path = route.policies[0]?.use === 'slash' ? undefined : pathOf(route.path, true)
-    regexes.set(route, (made = path === undefined ? null : { ...route, path, kind: 'regex' }))
-  }
-  return made ?? undefined
-}
-
-/** ingress-nginx answers `/my-path` with a redirect to `/my-path/` where only the latter has a rule. */
-function slashes(routes: readonly Route[]): Route[] {
-  return routes.flatMap((r) => {
-    const bare = r.path.slice(0, -1)
-    if (!r.path.endsWith('/') || bare === '' || routes.some((o) => o.path === bare)) return []
-    return [{ ...r, path: bare, kind: 'exact', policies: [{ use: 'slash' }] } satisfies Route]
-  })
-}
-
-const canaries = new WeakMap<Route, { readonly canary: Route; readonly made: Route }>()
-
-/** The main route with the step that sends a share elsewhere; the same for the same two. */
-function withCanary(main: Route, canary: Route, how: Canary): Route {
-  const before = canaries.get(main)
-  if (before?.canary === canary) return before.made
-  // It is decided before affinity and what else looks at the endpoints.
-  const at = main.policies.findIndex((p) => p.use === 'affinity' || p.use === 'upstream' || p.use === 'rewrite')
-  const policy = { use: 'canary', ...how, upstream: canary.upstream, bound: main.policies.find((p) => p.use === 'affinity') }
-  const made: Route = { ...main, policies: at < 0 ? [...main.policies, policy] : [...main.policies.slice(0, at), policy, ...main.policies.slice(at)] }
-  canaries.set(main, { canary, made })
-  return made
-}
-
 /** Remembers which keys were looked at. */
 function watched<T>(map: ReadonlyMap<string, T>, saw: (key: string) => void): ReadonlyMap<string, T> {
   const view = Object.create(map) as ReadonlyMap<string, T>
@@ -872,29 +704,4 @@ function watched<T>(map: ReadonlyMap<string, T>, saw: (key: string) => void): Re
       return map.has(key)
     },
   })
-}
-
-const label = '[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?'
-const hostPattern = new RegExp(`^(?:\\*\\.)?${label}(?:\\.${label})*$`)
-
-function validHost(host: string): boolean {
-  return host.length <= 253 && hostPattern.test(host) && !/^\d+(\.\d+){3}$/.test(host)
-}
-
-function pathOf(path: string, regex: boolean): string | undefined {
-  if (!path.startsWith('/') || path.length > 4096) return undefined
-  for (let i = 0; i < path.length; i++) {
-    const c = path.charCodeAt(i)
-    if (c <= 32 || c >= 127) return undefined
-  }
-  if (regex) {
-    try {
-      regexOf(path)
-      return path
-    } catch {
-      return undefined
-    }
-  }
-  if (/[?#\\]/.test(path)) return undefined
-  return normalise(path)
 }

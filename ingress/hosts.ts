@@ -1,17 +1,15 @@
-import type { HostRoutes } from './table.ts'
-
 /** Routes by host, in shards: a change copies the shard it falls into, not ten thousand names. Plain data, for it crosses to workers. */
-export interface Hosts {
-  readonly shards: readonly ReadonlyMap<string, HostRoutes>[]
+export interface Hosts<T> {
+  readonly shards: readonly ReadonlyMap<string, T>[]
   readonly size: number
 }
 
 /** A host and its routes; undefined: it has none any more. */
-export type HostChange = readonly [name: string, routes: HostRoutes | undefined]
+export type HostChange<T> = readonly [name: string, routes: T | undefined]
 
 const count = 128
 
-export const noHosts: Hosts = { shards: Array.from({ length: count }, () => new Map()), size: 0 }
+export const noHosts: Hosts<never> = { shards: Array.from({ length: count }, () => new Map()), size: 0 }
 
 function shardOf(name: string): number {
   let h = name.length
@@ -20,14 +18,14 @@ function shardOf(name: string): number {
 }
 
 /** The routes of exactly this name. */
-export function findHost(hosts: Hosts, name: string): HostRoutes | undefined {
+export function findHost<T>(hosts: Hosts<T>, name: string): T | undefined {
   return name === '' ? undefined : hosts.shards[shardOf(name)]!.get(name)
 }
 
 /** The same with these changes; shards that none of them falls into keep their identity. */
-export function withHosts(hosts: Hosts, changes: readonly HostChange[]): Hosts {
+export function withHosts<T>(hosts: Hosts<T>, changes: readonly HostChange<T>[]): Hosts<T> {
   if (changes.length === 0) return hosts
-  const shards = [...hosts.shards] as Map<string, HostRoutes>[]
+  const shards = [...hosts.shards] as Map<string, T>[]
   const mine = new Set<number>()
   let { size } = hosts
   for (const [name, routes] of changes) {
@@ -46,8 +44,8 @@ export function withHosts(hosts: Hosts, changes: readonly HostChange[]): Hosts {
 }
 
 /** have, want → what to change. */
-export function diffHosts(have: Hosts, want: Hosts): readonly HostChange[] {
-  const out: HostChange[] = []
+export function diffHosts<T>(have: Hosts<T>, want: Hosts<T>): readonly HostChange<T>[] {
+  const out: HostChange<T>[] = []
   for (let i = 0; i < count; i++) {
     const [a, b] = [have.shards[i]!, want.shards[i]!]
     if (a === b) continue

@@ -126,9 +126,9 @@ export interface ClientAuth {
 
 /** Everything the server should do with requests, at one instant. Immutable; what did not change keeps its identity. */
 export interface RouteTable {
-  readonly hosts: Hosts
+  readonly hosts: Hosts<HostRoutes>
   /** By what stands behind `*.`. */
-  readonly wildcards: Hosts
+  readonly wildcards: Hosts<HostRoutes>
   /** Rules without a host. */
   readonly any: HostRoutes | undefined
   /** When nothing else fits; 404 without it. */

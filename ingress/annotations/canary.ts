@@ -1,4 +1,4 @@
-import type { Canary } from '../compile.ts'
+import type { Canary } from '../settings.ts'
 import type { Exchange, Step, Tools } from '../http1/exchange.ts'
 import type { Upstream } from '../table.ts'
 import { compileRegex, type Regex } from '../regex.ts'

@@ -1,5 +1,5 @@
 import type { Ingress } from '../../kube/objects.ts'
-import type { Settings, SettingsContext } from '../compile.ts'
+import type { Settings, SettingsContext } from '../settings.ts'
 import type { Step, Tools } from '../http1/exchange.ts'
 import type { Policy } from '../table.ts'
 

@@ -1,6 +1,6 @@
 import type { Step } from '../http1/exchange.ts'
 import type { Annotations, Feature } from './feature.ts'
-import type { SettingsContext } from '../compile.ts'
+import type { SettingsContext } from '../settings.ts'
 
 interface Headers {
   readonly use: 'headers'

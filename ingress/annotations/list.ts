@@ -1,5 +1,5 @@
 import type { Ingress } from '../../kube/objects.ts'
-import { plainSettings, type Settings, type SettingsContext } from '../compile.ts'
+import { plainSettings, type Settings, type SettingsContext } from '../settings.ts'
 import type { Middleware } from '../http1/exchange.ts'
 import { suggest } from '../../lib/options.ts'
 import type { Policy } from '../table.ts'

@@ -33,8 +33,8 @@ export function route(at: string, endpoints: readonly string[], more: Partial<Ro
 export function tableOf(...routes: readonly Route[]): RouteTable {
   const by = new Map<string, Route[]>()
   for (const r of routes) by.set(r.host, [...(by.get(r.host) ?? []), r])
-  const hosts: HostChange[] = []
-  const wildcards: HostChange[] = []
+  const hosts: HostChange<HostRoutes>[] = []
+  const wildcards: HostChange<HostRoutes>[] = []
   let any: HostRoutes | undefined
   for (const [host, list] of by) {
     const made: HostRoutes = { host, routes: list.sort(routeOrder), fallback: undefined }
