@@ -9,7 +9,7 @@ export type HostChange<T> = readonly [name: string, routes: T | undefined]
 
 const count = 128
 
-export const noHosts: Hosts<never> = { shards: Array.from({ length: count }, () => new Map()), size: 0 }
+export const noHosts: Hosts<never> = { shards: Array.from({ length: count }, () => new Map<string, never>()), size: 0 }
 
 function shardOf(name: string): number {
   let h = name.length
