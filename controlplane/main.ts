@@ -31,7 +31,7 @@ export const kubeconfig: Command = build({
   details: 'IDENTITY is admin, system:kube-proxy, system:dns, system:ingress or system:node:NAME.',
   flags: {
     data: { type: 'string', value: 'DIR', required: true, help: "the control plane's --data" },
-    server: { type: 'string', value: 'URL', default: 'https://127.0.0.1:6443', help: 'where the API is' },
+    server: { type: 'string', value: 'URL', help: 'where the API is (default: where the control plane of --data listened last)' },
     days: { type: 'number', default: 365, help: 'how long the certificate is good for' },
     folder: { type: 'string', value: 'DIR', help: 'write a file for each identity here, its colons as dashes and .yaml behind, instead of printing one' },
   },
@@ -43,9 +43,10 @@ export const kubeconfig: Command = build({
       return { name, user }
     })
     const ca = await authority(values.data)
+    const server = values.server ?? lastAddress(values.data)
     if (values.folder !== undefined) mkdirSync(values.folder, { recursive: true, mode: 0o700 })
     for (const { name, user } of users) {
-      const text = kubeconfigText(values.server, ca.certificate, user.name, await ca.client(user.name, user.groups, values.days))
+      const text = kubeconfigText(server, ca.certificate, user.name, await ca.client(user.name, user.groups, values.days))
       if (values.folder === undefined) context.out(text)
       else writeFileSync(join(values.folder, `${name.replaceAll(':', '-')}.yaml`), text, { mode: 0o600 })
     }
@@ -108,6 +109,8 @@ async function run(options: Options, signal: AbortSignal): Promise<void> {
   const forControllers = join(options.data, 'controllers.kubeconfig')
   writeFileSync(forControllers, own, { mode: 0o600 })
   chmodSync(forControllers, 0o600)
+  // Who listens on loopback alone is reached there alone.
+  writeFileSync(join(options.data, 'address'), `https://${bracketed(/^(127\.|::1$|localhost$)/.test(listen.host) ? listen.host : advertise)}:${port}\n`)
   if (options.controllers) plane.controllers(forControllers, port)
   log.info('ready', {
     listen: `${bracketed(host)}:${port}`,
@@ -118,6 +121,12 @@ async function run(options: Options, signal: AbortSignal): Promise<void> {
   await aborted(ended.signal)
   await closers.close(log)
   if (!signal.aborted) throw new Error('the store could not write; nothing more is acknowledged (see the log above)')
+}
+
+/** Where the API of this folder was last; where it is by default if it never ran. */
+function lastAddress(data: string): string {
+  const file = join(data, 'address')
+  return existsSync(file) ? readFileSync(file, 'utf8').trim() : 'https://127.0.0.1:6443'
 }
 
 const adminPair = (ca: Authority): Promise<Pair> => ca.client('admin', ['system:masters'])

@@ -1,4 +1,4 @@
-import type { Admission, Call, Claim } from '../api/rest.ts'
+import { suffix, type Admission, type Call, type Claim } from '../api/rest.ts'
 import type { Cache } from '../api/cache.ts'
 import { Failure, forbidden, notFound } from '../api/status.ts'
 import type { ServiceAllocator } from '../allocate/services.ts'
@@ -48,6 +48,23 @@ export function admission(cache: Cache, services: ServiceAllocator, rbac: Rbac):
   }
 }
 
+const tokenFolder = '/var/run/secrets/kubernetes.io/serviceaccount'
+
+/** Shows each container a token of the Pod's account, the authority and the namespace, unless it has something else there. */
+function mountToken(spec: Json): void {
+  const without = [...(spec['initContainers'] ?? []), ...(spec['containers'] ?? [])].filter((c: Json) => !((c['volumeMounts'] ?? []) as Json[]).some((m) => m['mountPath'] === tokenFolder))
+  if (without.length === 0) return
+  const name = `kube-api-access-${suffix()}`
+  for (const c of without) c['volumeMounts'] = [...(c['volumeMounts'] ?? []), { name, readOnly: true, mountPath: tokenFolder }]
+  const sources = [
+    // Asked for is a little more than an hour, as Kubernetes does: it tells these tokens from those that somebody wanted so.
+    { serviceAccountToken: { expirationSeconds: 3607, path: 'token' } },
+    { configMap: { name: 'kube-root-ca.crt', items: [{ key: 'ca.crt', path: 'ca.crt' }] } },
+    { downwardAPI: { items: [{ path: 'namespace', fieldRef: { apiVersion: 'v1', fieldPath: 'metadata.namespace' } }] } },
+  ]
+  spec['volumes'] = [...(spec['volumes'] ?? []), { name, projected: { sources, defaultMode: 420 } }]
+}
+
 const notReady = 'node.kubernetes.io/not-ready'
 const isDefault = 'ingressclass.kubernetes.io/is-default-class'
 
@@ -77,6 +94,7 @@ async function admitPod(cache: Cache, call: Call, pod: Json): Promise<void> {
   if (account === undefined && name !== 'default')
     throw forbidden(call.kind, pod['metadata'].name ?? '', `error looking up service account ${call.namespace}/${name}: serviceaccount ${JSON.stringify(name)} not found`)
   if ((spec.imagePullSecrets ?? []).length === 0 && (account?.['imagePullSecrets'] ?? []).length > 0) spec.imagePullSecrets = structuredClone(account!['imagePullSecrets'])
+  if (account !== undefined && (spec.automountServiceAccountToken ?? account['automountServiceAccountToken'] ?? true) === true) mountToken(spec)
   if ((spec.priorityClassName ?? '') !== '' && !spec.priorityClassName.startsWith('system-'))
     throw forbidden(call.kind, pod['metadata'].name ?? '', `no PriorityClass with name ${spec.priorityClassName} was found`)
   spec.priority ??= 0

@@ -21,9 +21,14 @@ async function target(
   const asked = query.get('container') ?? ''
   if (asked !== '' && !all.includes(asked)) throw badRequest(`container ${asked} is not valid for pod ${call.name}`)
   if (asked === '' && containers.length > 1) throw badRequest(`a container name must be specified for pod ${call.name}, choose one of: [${containers.map((c) => c['name']).join(' ')}]`)
+  const container: string = asked === '' ? containers[0]!['name'] : asked
   const { host, port } = await agentOf(h, call, pod)
+  const state = ((pod['status'].containerStatuses ?? []) as Json[]).find((c) => c['name'] === container)?.['state']
+  // Said here, because kubectl asks again by the older protocol when the agent says it, and shows only what it hears then.
+  if (state !== undefined && state.running === undefined)
+    throw badRequest(`container ${container} of pod ${call.name} is not running: ${state.waiting?.message ?? state.waiting?.reason ?? state.terminated?.reason ?? 'waiting'}`)
   if (query.getAll('command').length === 0) throw badRequest('you must specify at least 1 command for the container')
-  return { container: asked === '' ? containers[0]!['name'] : asked, node: pod['spec'].nodeName, host, port }
+  return { container, node: pod['spec'].nodeName, host, port }
 }
 
 /** `pods/exec` without a connection that can carry it. */

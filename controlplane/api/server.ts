@@ -838,7 +838,7 @@ function sortKeys(v: unknown): unknown {
   return Object.fromEntries(
     Object.entries(v)
       .toSorted(([a], [b]) => (a < b ? -1 : 1))
-      .map(([key, item]) => [key, sortKeys(item)]),
+      .map(([key, item]) => [key, key === 'managedFields' ? item : sortKeys(item)]),
   )
 }
 

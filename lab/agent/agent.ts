@@ -12,13 +12,14 @@ import { reconcile } from '../../lib/reconcile.ts'
 import { explainError, type Log } from '../../lib/log.ts'
 import { sleep } from '../../lib/lifecycle.ts'
 import { projectRoot } from '../launcher.ts'
-import { environment, references } from './environment.ts'
+import { environment, field, references } from './environment.ts'
 import { etcFiles, type NameSettings } from './files.ts'
 import { LogClock } from './logs.ts'
 import type { NodeNetwork } from './iproute.ts'
 import { allocate, routesFor } from './network.ts'
 import { PodWorker, readSaved, type PodHost } from './pod.ts'
 import type { Runtime } from './sandbox.ts'
+import { requestToken, rotate } from './tokens.ts'
 import type { NodeApi } from './server.ts'
 import { makeVolumes } from './volumes.ts'
 
@@ -84,6 +85,7 @@ export class Agent implements NodeApi {
       void worker.ended
     }
     void this.#watchLogs()
+    void this.#keepTokens()
   }
 
   pods(): readonly Pod[] {
@@ -119,6 +121,22 @@ export class Agent implements NodeApi {
     return join(this.#o.state, 'pods', uid)
   }
 
+  /** Replaces tokens long before they end; what cannot be had now is asked for again. */
+  async #keepTokens(): Promise<void> {
+    const { client, log, signal } = this.#o
+    while (!signal.aborted) {
+      await sleep(30_000, signal)
+      for (const { pod, uid } of this.#workers.values()) {
+        if (signal.aborted || pod.metadata.deletionTimestamp !== undefined) continue
+        try {
+          await rotate(pod, join(this.#folder(uid), 'volumes'), (source) => requestToken(client, pod, source, signal), Date.now())
+        } catch (error) {
+          if (!signal.aborted) log.warn('a token could not be replaced; trying again', { pod: `${pod.metadata.namespace}/${pod.metadata.name}`, error: explainError(error) })
+        }
+      }
+    }
+  }
+
   get #host(): PodHost {
     const { client, runtime, nodeIps, log, events, signal } = this.#o
     return {
@@ -144,6 +162,8 @@ export class Agent implements NodeApi {
             const found: Secret | undefined = await client.find(secrets, name, pod.metadata.namespace, { signal })
             return found === undefined ? undefined : bytes(found.data, 'base64')
           },
+          token: (source) => requestToken(client, pod, source, signal),
+          field: (path) => field(pod, path, { podIPs: addresses, hostIPs: nodeIps }),
         })
       },
       environment: async (pod, container, addresses) => {

@@ -68,7 +68,8 @@ function valueOf(pod: Pod, from: NonNullable<NonNullable<Container['env']>[numbe
   throw new Error(data === undefined ? `${kind} "${ref.name ?? ''}" not found` : `couldn't find key ${ref.key} in ${kind} ${pod.metadata.namespace}/${ref.name ?? ''}`)
 }
 
-function field(pod: Pod, path: string, sources: Sources): string {
+/** What a field of the Pod says, as `fieldRef` names it. */
+export function field(pod: Pod, path: string, sources: Pick<Sources, 'podIPs' | 'hostIPs'>): string {
   const { metadata, spec } = pod
   const subscript = /^metadata\.(labels|annotations)\['([^']*)'\]$/.exec(path)
   if (subscript !== null) return metadata[subscript[1] as 'labels' | 'annotations']?.[subscript[2]!] ?? ''

@@ -1,6 +1,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { dirname, join, normalize } from 'node:path'
 import type { Pod } from '../../kube/objects.ts'
+import type { TokenSource } from './tokens.ts'
 
 /** What appears where in a Pod. */
 export interface Mount {
@@ -13,6 +14,8 @@ export interface Mount {
 export interface VolumeSources {
   configMap(name: string): Promise<Readonly<Record<string, Buffer>> | undefined>
   secret(name: string): Promise<Readonly<Record<string, Buffer>> | undefined>
+  token(source: TokenSource): Promise<string>
+  field(path: string): string
 }
 
 interface FileSource {
@@ -21,6 +24,13 @@ interface FileSource {
   readonly optional?: boolean
   readonly defaultMode?: number
   readonly items?: readonly { readonly key: string; readonly path: string; readonly mode?: number }[]
+}
+
+interface Projection {
+  readonly configMap?: FileSource
+  readonly secret?: FileSource
+  readonly serviceAccountToken?: TokenSource
+  readonly downwardAPI?: { readonly items?: readonly { readonly path: string; readonly fieldRef?: { readonly fieldPath: string } }[] }
 }
 
 /** Fills `folder` with a folder for each volume, and says what is mounted where. Throws with a sentence about what cannot be had here. */
@@ -45,10 +55,16 @@ export async function makeVolumes(pod: Pod, folder: string, sources: VolumeSourc
     else if ('secret' in volume) await files(at, 'Secret', volume.secret as FileSource, sources)
     else if ('projected' in volume) {
       mkdirSync(at, { recursive: true })
-      for (const s of (volume.projected as { readonly sources?: readonly Record<string, FileSource>[] }).sources ?? []) {
+      for (const s of (volume.projected as { readonly sources?: readonly Projection[] }).sources ?? []) {
         if (s.configMap !== undefined) await files(at, 'ConfigMap', s.configMap, sources)
         else if (s.secret !== undefined) await files(at, 'Secret', s.secret, sources)
-        else throw new Error(`volume "${volume.name}": the projected source ${Object.keys(s).join(', ')} is not known here`)
+        else if (s.serviceAccountToken !== undefined) write(at, s.serviceAccountToken.path ?? 'token', await sources.token(s.serviceAccountToken))
+        else if (s.downwardAPI !== undefined) {
+          for (const { path, fieldRef } of s.downwardAPI.items ?? []) {
+            if (fieldRef === undefined) throw new Error(`volume "${volume.name}": downwardAPI knows only fieldRef here`)
+            write(at, path, sources.field(fieldRef.fieldPath))
+          }
+        } else throw new Error(`volume "${volume.name}": the projected source ${Object.keys(s).join(', ')} is not known here`)
       }
     } else
       throw new Error(
@@ -59,6 +75,13 @@ export async function makeVolumes(pod: Pod, folder: string, sources: VolumeSourc
   }
   for (const name of used) if (!(pod.spec.volumes ?? []).some((v) => v.name === name)) throw new Error(`volumeMounts: there is no volume "${name}"`)
   return [...wanted.values()]
+}
+
+/** Writes a file below `at`, wherever `path` points. */
+function write(at: string, path: string, bytes: string | Buffer, mode = 0o644): void {
+  const file = join(at, normalize(join('/', path)))
+  mkdirSync(dirname(file), { recursive: true })
+  writeFileSync(file, bytes, { mode })
 }
 
 async function files(at: string, kind: 'ConfigMap' | 'Secret', source: FileSource, sources: VolumeSources): Promise<void> {
@@ -76,8 +99,6 @@ async function files(at: string, kind: 'ConfigMap' | 'Secret', source: FileSourc
       if (source.optional === true) continue
       throw new Error(`${kind} "${name}" has no key "${key}"`)
     }
-    const file = normalize(join('/', path))
-    mkdirSync(dirname(join(at, file)), { recursive: true })
-    writeFileSync(join(at, file), bytes, { mode: mode ?? source.defaultMode ?? 0o644 })
+    write(at, path, bytes, mode ?? source.defaultMode)
   }
 }
