@@ -29,6 +29,7 @@ export const SO_RCVBUF = 8
 export const SO_KEEPALIVE = 9
 export const SO_LINGER = 13
 export const SO_REUSEPORT = 15
+export const SO_ATTACH_FILTER = 26
 export const SO_RCVTIMEO = 20
 export const SO_SNDTIMEO = 21
 export const SO_SNDBUFFORCE = 32

@@ -76,6 +76,11 @@ const tests: Record<string, (t: Test, driver: Driver) => Promise<void>> = {
     void closing.then(() => (over = true))
     await sleep(50)
     t.equal(over, false, 'it waits')
+    if (driver.name === 'epoll') {
+      const early = connect(driver, crew.ports.echo!)
+      await early.until(() => early.state === 'closed')
+      t.match(early.why, /^ECONNREFUSED/, 'who comes meanwhile is refused, and does not hang in a queue')
+    }
     held.call(() => void held.wire.write(Buffer.from('still there'), 0, 11))
     await held.until(() => held.bytes === 12)
     held.call(() => held.wire.end())

@@ -2,7 +2,7 @@ import type { Log } from '../../lib/log.ts'
 import { openNode } from '../../lib/sockets/node/driver.ts'
 import type { Address, Descriptor, Driver, ListenOptions } from '../../lib/sockets/seam.ts'
 import { terminateAfter, work, Workers, type Duties, type Post } from '../../lib/workers.ts'
-import { EpollDriver, openEpoll } from './driver.ts'
+import { EpollDriver, openEpoll, type Reserved } from './driver.ts'
 import { Share } from './share.ts'
 import { ticketRotation } from './tickets.ts'
 
@@ -50,7 +50,7 @@ export class Crew<Whole, Change, Name extends string = string> {
   readonly ports: Readonly<Record<Name, number>>
   readonly #workers: Workers<Whole, Change>
   readonly #share: Share | undefined
-  readonly #closing: (() => void)[]
+  readonly #reserves: readonly Reserved[]
   readonly #rotating: NodeJS.Timeout
   /** `process.exit` terminates workers too. */
   readonly #exiting = (): void => {
@@ -63,14 +63,14 @@ export class Crew<Whole, Change, Name extends string = string> {
     const { driver } = options
     const ports = {} as Record<Name, number>
     const sockets: Record<string, { readonly at: Address | Descriptor; readonly how: ListenOptions }> = {}
-    const closing: (() => void)[] = []
+    const reserves: Reserved[] = []
     let count = options.count
     try {
       for (const [name, socket] of Object.entries(options.sockets) as [Name, CrewSocket][]) {
         const { at, ...how } = socket
         if (driver instanceof EpollDriver) {
           const reserved = driver.reserve(at, how)
-          closing.push(() => reserved.close())
+          reserves.push(reserved)
           ports[name] = reserved.port
           sockets[name] = { at: { fd: reserved.fd }, how: {} }
         } else if ('fd' in at) {
@@ -86,18 +86,18 @@ export class Crew<Whole, Change, Name extends string = string> {
           sockets[name] = { at: { host: at.host, port: listening.port }, how: { ...how, reusePort: true } }
         }
       }
-      return new Crew(options, count, ports, sockets, closing)
+      return new Crew(options, count, ports, sockets, reserves)
     } catch (error) {
-      for (const close of closing) close()
+      for (const reserved of reserves) reserved.close()
       throw error
     }
   }
 
-  private constructor(options: CrewOptions<Whole, Name>, count: number | undefined, ports: Readonly<Record<Name, number>>, sockets: Given['sockets'], closing: (() => void)[]) {
+  private constructor(options: CrewOptions<Whole, Name>, count: number | undefined, ports: Readonly<Record<Name, number>>, sockets: Given['sockets'], reserves: readonly Reserved[]) {
     const share = options.driver instanceof EpollDriver ? new Share() : undefined
     this.#share = share
     this.ports = ports
-    this.#closing = closing
+    this.#reserves = reserves
     const given: Given = { share: share?.buffer, sockets, data: options.data }
     this.#workers = new Workers<Whole, Change>({
       file: options.file,
@@ -144,13 +144,14 @@ export class Crew<Whole, Change, Name extends string = string> {
     this.#workers.send(index, message)
   }
 
-  /** Asks all to end and waits until they have; those that have not after `ms` are ended. Then the sockets close: who waited in a queue was taken by the last to leave. */
+  /** Stops listening, loses nobody who waits in a queue, asks all workers to end, and waits until they have; those that have not after `ms` are ended. */
   async close(ms = 5000): Promise<void> {
+    if (this.#share !== undefined) for (const reserved of this.#reserves) reserved.drain(this.#share)
     await this.#workers.close(ms)
     process.off('exit', this.#exiting)
     clearInterval(this.#rotating)
     for (let i = 0; i < this.count; i++) this.#share?.bury(i)
-    for (const close of this.#closing.splice(0)) close()
+    for (const reserved of this.#reserves) reserved.close()
   }
 
   /** Ends one worker at once, as a crash would; for tests. */

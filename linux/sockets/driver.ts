@@ -9,9 +9,9 @@ import { Arena } from '../ffi/ffi.ts'
 import { selfTest } from '../ffi/selftest.ts'
 import { readSockaddr, writeSockaddr } from '../ffi/sockaddr.ts'
 import { openDatagrams } from './datagrams.ts'
-import { fdMask, Loop, tagShift, type Ready } from './loop.ts'
+import { Loop, type Ready } from './loop.ts'
 import type { Share } from './share.ts'
-import { bothWays, keepAliveIdle, Pipes, Stream, type Streams } from './stream.ts'
+import { keepAliveIdle, Pipes, Stream, type Streams } from './stream.ts'
 import { TicketKeys, ticketRotation } from './tickets.ts'
 import { openTls, type Tls, type TlsCounts } from './tls.ts'
 
@@ -171,16 +171,10 @@ export class EpollDriver implements Driver {
 
   /** A connection just accepted: ours, or that of the worker with the fewest. */
   #taken(listener: number, shared: boolean, fd: number, peer: string, peerPort: number, accept: () => Protocol, how: ListenOptions): void {
-    const { share, index, sys } = this.#loop
+    const { share, index } = this.#loop
     if (!shared || share === undefined) return this.#accept(fd, peer, peerPort, accept, how)
     const target = share.least(index)
-    if (target !== index && fd <= fdMask) {
-      const generation = share.nextGeneration(fd)
-      share.taken(target, fd)
-      // Writable at once, so the other one hears of it also when the client waits to be spoken to.
-      if (sys.epollControl(share.epollOf(target), k.EPOLL_CTL_ADD, fd, bothWays, fd | (listener << tagShift), generation) >= 0) return
-      share.released(target, fd)
-    }
+    if (target !== index && share.hand(target, fd, listener)) return
     share.taken(index, fd)
     this.#accept(fd, peer, peerPort, accept, how, true)
   }
@@ -200,11 +194,29 @@ export class EpollDriver implements Driver {
   }
 
   /** A listening socket for workers to share, in nobody's epoll set: each gives it to `listen` as a descriptor. */
-  reserve(at: Address | Descriptor, how: ListenOptions = {}): { readonly fd: number; readonly port: number; close(): void } {
+  reserve(at: Address | Descriptor, how: ListenOptions = {}): Reserved {
     const fd = 'fd' in at ? this.#adopt(at) : this.#openListener(at, how)
     const { sys, arena, nameAt } = this.#loop
     sys.getsockname(fd, arena, nameAt, nameAt + 28)
-    return { fd, port: readSockaddr(arena.buffer, nameAt)?.port ?? 0, close: () => void sys.close(fd) }
+    return {
+      fd,
+      port: readSockaddr(arena.buffer, nameAt)?.port ?? 0,
+      drain: (share) => {
+        refuseNew(this.#loop, fd)
+        for (;;) {
+          const client = sys.accept4(fd, k.SOCK_NONBLOCK, arena, nameAt, nameAt)
+          if (client === -E.EINTR || client === -E.ECONNABORTED) continue
+          if (client < 0) break
+          if (!share.hand(share.least(-1), client, fd)) sys.close(client)
+        }
+        // The workers still know the number: something that never wakes takes its place until they do not.
+        const nothing = sys.eventfd(0, k.O_NONBLOCK)
+        if (nothing < 0) return
+        sys.dup3(nothing, fd, 0x8_0000)
+        sys.close(nothing)
+      },
+      close: () => void sys.close(fd),
+    }
   }
 
   #accept(fd: number, peer: string, peerPort: number, accept: () => Protocol, how: ListenOptions, counted = false, handed?: { readonly generation: number; readonly events: number }): void {
@@ -434,6 +446,38 @@ export class EpollDriver implements Driver {
 /** Stands in for the protocol of a connection that is still being looked at. */
 const waiting: Protocol = { opened: () => {}, data: () => {}, drain: () => {}, eof: () => {}, closed: () => {} }
 
+/** A listening socket that workers share. */
+export interface Reserved {
+  readonly fd: number
+  readonly port: number
+  /** Ends listening: whoever waits in the queue is given to the workers of `share`, others are refused from now on. The number stays taken until `close`. */
+  drain(share: Share): void
+  close(): void
+}
+
+/** From now on the kernel drops the first packet of new connections, so that no one can get into the queue between the last look at it and its end. Who was dropped tries again after a second, and is refused. */
+function refuseNew({ sys, arena, nameAt, optionAt }: Loop, fd: number): void {
+  // Octet 13 of a TCP header holds the flags: SYN without ACK is dropped, everything else passes.
+  const program = [
+    [0x30, 0, 0, 13],
+    [0x54, 0, 0, 0x12],
+    [0x15, 0, 1, 0x02],
+    [0x06, 0, 0, 0],
+    [0x06, 0, 0, 0xffff_ffff],
+  ] as const
+  const b = arena.buffer
+  for (const [i, [code, yes, no, value]] of program.entries()) {
+    b.writeUInt16LE(code, nameAt + i * 8)
+    b[nameAt + i * 8 + 2] = yes
+    b[nameAt + i * 8 + 3] = no
+    b.writeUInt32LE(value, nameAt + i * 8 + 4)
+  }
+  b.fill(0, optionAt, optionAt + 16)
+  b.writeUInt16LE(program.length, optionAt)
+  arena.setPointer(optionAt + 8, arena, nameAt, nameAt + program.length * 8)
+  sys.setsockopt(fd, k.SOL_SOCKET, k.SO_ATTACH_FILTER, arena, optionAt, optionAt + 16)
+}
+
 /** A listening socket in the loop. */
 class Listener implements Ready {
   readonly generation: number
@@ -460,6 +504,7 @@ class Listener implements Ready {
   }
 
   acceptAll(): void {
+    if (!this.#shared) refuseNew(this.#loop, this.#fd)
     while (this.#one());
   }
 
@@ -474,7 +519,8 @@ class Listener implements Ready {
     }
     // Gone before we came; the next one may be there.
     if (fd === -E.ECONNABORTED || fd === -E.EINTR || fd === -E.EPROTO) return true
-    if (fd === -E.EAGAIN) return false
+    // ENOTSOCK: the crew has ended the socket for all.
+    if (fd === -E.EAGAIN || (this.#shared && (fd === -E.ENOTSOCK || fd === -E.EINVAL))) return false
     if (fd === -E.EMFILE || fd === -E.ENFILE || fd === -E.ENOBUFS || fd === -E.ENOMEM) {
       // Nothing to take it with: the queue waits, and the socket keeps silent meanwhile instead of telling us again at once.
       this.#loop.out(this.#fd)

@@ -2,7 +2,7 @@ import { performance } from 'node:perf_hooks'
 import { inWorker } from '../../lib/workers.ts'
 import { EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, epollEvent } from '../ffi/constants.ts'
 import { E } from '../ffi/errno.ts'
-import type { Share } from './share.ts'
+import { fdMask, tagShift, type Share } from './share.ts'
 import { Arena, syscalls, watch, type Syscalls, type Watch } from '../ffi/ffi.ts'
 
 /** Who is told that its descriptor is ready. */
@@ -14,10 +14,6 @@ export interface Ready {
 
 /** Events taken by one `epoll_wait`. */
 const batch = 256
-/** The event's data names the descriptor in the low bits; above, for one that was handed over, the listener it came by. */
-export const fdMask = (1 << 20) - 1
-export const tagShift = 20
-
 /** Times we ask again in one turn before the rest of Node gets its chance, and events that make it likely that there are more by now. */
 const mostWaits = 8
 const enough = 2

@@ -1,5 +1,15 @@
+import { EPOLL_CTL_ADD, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP } from '../ffi/constants.ts'
 import { syscalls } from '../ffi/ffi.ts'
 import { TicketKeys, ticketRoom } from './tickets.ts'
+
+/** The event's data names the descriptor in the low bits; above, for one that was handed over, the listener it came by. */
+export const fdMask = (1 << 20) - 1
+export const tagShift = 20
+
+/** What a connection is asked for, once: each event is told once and remembered, so that pausing, resuming and ending cost no call. */
+export const incoming = EPOLLIN | EPOLLRDHUP | EPOLLPRI | EPOLLET
+/** With it when bytes wait to be sent; from the beginning where the first event is that one can send. */
+export const bothWays = incoming | EPOLLOUT
 
 /** Workers one share can have, and descriptors it knows of. */
 const mostWorkers = 64
@@ -73,16 +83,27 @@ export class Share {
     return (Atomics.load(this.#words, generationWord + fd) & 0x3fff_ffff) === generation
   }
 
-  /** The worker with the fewest connections; `own` if it is as good as any. */
+  /** The worker with the fewest connections; `own` if it is as good as any (-1: the caller takes none; -1 again when nobody does). */
   least(own: number): number {
     let best = own
-    let fewest = Atomics.load(this.#words, joinedWord(own)) === 0 ? Infinity : Atomics.load(this.#words, countWord(own))
+    let fewest = own < 0 ? Infinity : Atomics.load(this.#words, joinedWord(own)) === 0 ? Infinity : Atomics.load(this.#words, countWord(own))
     for (let i = 0; i < mostWorkers; i++) {
       if (i === own || Atomics.load(this.#words, joinedWord(i)) === 0) continue
       const n = Atomics.load(this.#words, countWord(i))
       if (n < fewest) [best, fewest] = [i, n]
     }
     return best
+  }
+
+  /** Puts a connection that came by `listener` into the set of `target`; false when that one is gone. */
+  hand(target: number, fd: number, listener: number): boolean {
+    if (target < 0 || fd > fdMask) return false
+    const generation = this.nextGeneration(fd)
+    this.taken(target, fd)
+    // Writable at once, so the other one hears of it also when the client waits to be spoken to.
+    if (syscalls().epollControl(this.epollOf(target), EPOLL_CTL_ADD, fd, bothWays, fd | (listener << tagShift), generation) >= 0) return true
+    this.released(target, fd)
+    return false
   }
 
   epollOf(index: number): number {

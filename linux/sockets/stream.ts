@@ -2,7 +2,6 @@ import { addressText } from '../../lib/sockets/errors.ts'
 import type { Address, ListenOptions, Protocol, TlsInfo, Wire } from '../../lib/sockets/seam.ts'
 import {
   EPOLLERR,
-  EPOLLET,
   EPOLLHUP,
   EPOLLIN,
   EPOLLOUT,
@@ -27,6 +26,7 @@ import { E, errnoName } from '../ffi/errno.ts'
 import { Arena } from '../ffi/ffi.ts'
 import { readSockaddr } from '../ffi/sockaddr.ts'
 import { copySize, receiveSize, type Loop, type Ready } from './loop.ts'
+import { bothWays, incoming } from './share.ts'
 
 /** A read of this much makes a spliced direction go through a pipe; one below it, back to copying. */
 const bulk = 16 * 1024
@@ -92,10 +92,6 @@ export interface Streams {
   readonly all: Set<Stream>
 }
 
-/** What a descriptor is asked for, once: each event is told once and remembered here, so that pausing, resuming and ending cost no call. */
-const incoming = EPOLLIN | EPOLLRDHUP | EPOLLPRI | EPOLLET
-/** With it when bytes wait to be sent; from the beginning where the first event is that one can send. */
-export const bothWays = incoming | EPOLLOUT
 /** Seconds of quiet after which the kernel asks whether the other side is still there. */
 export const keepAliveIdle = 120
 /** Octets of one SCTP message that we send; longer writes become several. */
