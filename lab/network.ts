@@ -88,7 +88,8 @@ export function renderOverlay(
     rules: t.podRanges.map((range) => ['ip', range.includes(':') ? '-6' : '-4', 'rule', 'add', 'to', range, 'lookup', String(overlayTable), 'pref', '100']),
     ip: lines(
       ...ranges.flatMap(({ n, via }) => [`neigh replace ${via} lladdr ${mac(n)} dev vxlan0 nud permanent`]),
-      ...ranges.map(({ cidr, via }) => `route replace ${cidr} via ${via} dev vxlan0 onlink table ${overlayTable}`),
+      // Not any address of the node's, such as one of a proxy's own.
+      ...ranges.map(({ cidr, via }) => `route replace ${cidr} via ${via} dev vxlan0 onlink src ${cidr.includes(':') ? self.address6 : self.address} table ${overlayTable}`),
     ),
     fdb: lines(...others.map((n) => `fdb replace ${mac(n)} dev vxlan0 dst ${n.address}`)),
   }

@@ -45,7 +45,7 @@ test('behind a router a node has a link of its own, and Pods go by its routes or
   t.equal(renderPodRoutes(ranges.slice(1)), 'route replace 10.244.1.0/24 via 192.168.56.12\nroute replace fd00:10:244:1::/64 via fd00:192:168:56::c\n')
   const overlay = renderOverlay(made, ranges[0]!, ranges)
   t.equal(overlay.rules.at(-1)!.join(' '), 'ip -6 rule add to fd00:10:244::/56 lookup 84 pref 100')
-  t.match(overlay.ip, 'route replace 10.244.1.0/24 via 192.168.56.12 dev vxlan0 onlink table 84\n')
+  t.match(overlay.ip, 'route replace 10.244.1.0/24 via 192.168.56.12 dev vxlan0 onlink src 192.168.56.11 table 84\n')
   t.equal(overlay.fdb, 'fdb replace 0a:53:59:00:00:0c dev vxlan0 dst 192.168.56.12\n')
 })
 
