@@ -1,4 +1,5 @@
 import { join } from 'node:path'
+import { VagrantLab, vagrantLacking } from '../lab/vagrant/up.ts'
 import { projectRoot } from '../lab/launcher.ts'
 import { inVm, vmLacking, type VmOptions } from '../lab/vm/run.ts'
 import { ofRounds, type BenchContext, type Row } from './row.ts'
@@ -29,6 +30,21 @@ export async function* rows(context: BenchContext): AsyncGenerator<Row> {
       counted.push((await vm(['sh', '-c', 'i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done'], { instructions: true })).guest)
     }
     yield { name: 'instructions counted, spread of two runs', ours: (Math.abs(counted[0]! - counted[1]!) / counted[0]!) * 100, unit: '%', bar: { of: 'figure', value: 1 } }
+  }
+  if (context.wants('vagrant up, three machines from a built box')) {
+    const without = await vagrantLacking()
+    if (without !== undefined) {
+      context.progress(without)
+      context.missing('vagrant')
+    } else {
+      const lab = await VagrantLab.open({}, context.progress)
+      try {
+        await lab.vagrant('destroy', '-f')
+        yield { name: 'vagrant up, three machines from a built box', ours: (await lab.vagrant('up')).took / 1000, unit: 's', bar: { of: 'figure', value: 150 } }
+      } finally {
+        await lab.close()
+      }
+    }
   }
   if (context.wants('ipvs, 10,000 × 2 cold, in the machine')) {
     const took: number[] = []
