@@ -15,28 +15,39 @@ export function send(socket: Socket, kind: FrameKind, bytes: Uint8Array): boolea
 
 /** Calls `told` for each frame that arrives; before them comes one line of text, told to `line`. Returns what takes the bytes. */
 export function reader(line: ((text: string) => void) | undefined, told: (kind: FrameKind, bytes: Buffer) => void): (chunk: Buffer) => void {
-  let have: Buffer = Buffer.alloc(0)
+  let parts: Buffer[] = []
+  let length = 0
+  // Nothing can be told before this many bytes are there.
+  let needed = 1
   let first = line
   return (chunk) => {
-    have = have.length === 0 ? chunk : Buffer.concat([have, chunk])
+    parts.push(chunk)
+    length += chunk.length
+    if (length < needed) return
+    let have = parts.length === 1 ? parts[0]! : Buffer.concat(parts)
+    needed = 5
     if (first !== undefined) {
       const end = have.indexOf(10)
-      if (end < 0) return
-      const text = have.subarray(0, end).toString()
-      have = have.subarray(end + 1)
-      const say = first
-      first = undefined
-      say(text)
+      if (end < 0) needed = have.length + 1
+      else {
+        const say = first
+        first = undefined
+        say(have.subarray(0, end).toString())
+        have = have.subarray(end + 1)
+      }
     }
-    for (;;) {
-      if (have.length < 5) return
-      const length = have.readUInt32BE(1)
-      if (have.length < 5 + length) return
+    while (first === undefined && have.length >= 5) {
+      const end = 5 + have.readUInt32BE(1)
+      if (have.length < end) {
+        needed = end
+        break
+      }
       const kind = kinds[have[0]!]
-      const bytes = have.subarray(5, 5 + length)
-      have = have.subarray(5 + length)
-      if (kind !== undefined) told(kind, bytes)
+      if (kind !== undefined) told(kind, have.subarray(5, end))
+      have = have.subarray(end)
     }
+    parts = have.length === 0 ? [] : [have]
+    length = have.length
   }
 }
 

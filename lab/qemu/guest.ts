@@ -69,7 +69,8 @@ export const guestCommand = command({
         if (err !== '') send(socket, 'stderr', Buffer.from(err))
         send(socket, 'exit', Buffer.from(String(status)))
       }
-      const asked = async (request: Request): Promise<void> => {
+      const asked = async (line: string): Promise<void> => {
+        const request = JSON.parse(line) as Request
         if (request.secret !== order.secret) return void socket.destroy()
         if ('run' in request) {
           const child = runs(request, pods(), socket, end)
@@ -85,7 +86,7 @@ export const guestCommand = command({
         end(0, JSON.stringify({ parts: supervisor.status, pods: pods().map((p) => `${p.namespace}/${p.name}`), mode }))
       }
       const take = reader(
-        (line) => void asked(JSON.parse(line) as Request).catch((error: unknown) => end(1, '', explainError(error))),
+        (line) => void asked(line).catch((error: unknown) => end(1, '', explainError(error))),
         (kind, bytes) => {
           if (kind !== 'stdin') return
           if (stdin === undefined) waiting.push(Buffer.from(bytes))
