@@ -4,6 +4,7 @@ import net from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test, type Test } from 'tap'
+import { testAuthority } from '../kube/testing/certificates.ts'
 import { FakeApi } from '../kube/testing/api.ts'
 import { namespace, node, service, slice } from '../kube/testing/builders.ts'
 import { impatient, wrongs } from '../kube/testing/wrongs.ts'
@@ -44,10 +45,22 @@ async function until<T>(look: () => T | undefined | Promise<T | undefined>, stil
   }
 }
 
-async function start(t: Test, kubeconfig: string, more: readonly string[] = []): Promise<Running> {
+async function start(t: Test, kubeconfig: string | undefined, more: readonly string[] = []): Promise<Running> {
   const child = spawn(
     launcher,
-    ['dns', '--kubeconfig', kubeconfig, '--listen', '127.0.0.1:0', '--status', '127.0.0.1:0', '--resolv-conf', '/dev/null', '--sockets', more.includes('--workers') ? 'epoll' : 'node', ...more],
+    [
+      'dns',
+      ...(kubeconfig === undefined ? [] : ['--kubeconfig', kubeconfig]),
+      '--listen',
+      '127.0.0.1:0',
+      '--status',
+      '127.0.0.1:0',
+      '--resolv-conf',
+      '/dev/null',
+      '--sockets',
+      more.includes('--workers') ? 'epoll' : 'node',
+      ...more,
+    ],
     {
       stdio: ['ignore', 'inherit', 'pipe'],
     },
@@ -292,4 +305,19 @@ test('what cannot work is said in a sentence', async (t) => {
     t.equal(exit, code, args.join(' '))
     t.match(said, words)
   }
+})
+
+test('the Corefile says where the API server is, and who to be there', async (t) => {
+  const ca = await testAuthority()
+  const [server, client] = [await ca.server(), await ca.client('system:dns')]
+  const fake = await FakeApi.start({ tls: { ...server, ca: ca.cert, requestCert: true } })
+  t.teardown(() => fake.close())
+  fake.putAll(objects)
+  const path = folder(t)
+  for (const [name, text] of Object.entries({ 'ca.pem': ca.cert, 'cert.pem': client.cert, 'key.pem': client.key })) writeFileSync(join(path, name), text)
+  const url = /https:[^"\s]+/.exec(fake.kubeconfigText())![0]
+  writeFileSync(join(path, 'Corefile'), `. {\n kubernetes cluster.local {\n endpoint ${url}\n tls ${path}/cert.pem ${path}/key.pem ${path}/ca.pem\n }\n}\n`)
+  const s = await start(t, undefined, ['--config', join(path, 'Corefile')])
+  t.equal(await s.becomes(ready, 'api.shop.svc.cluster.local'), ready)
+  t.equal((await s.end()).code, 0)
 })
