@@ -7,7 +7,7 @@ import { ingress, ingressClass, secret, service, slice } from '../kube/testing/b
 import { ingresses } from '../kube/resources.ts'
 import type { KubeObject } from '../kube/objects.ts'
 import { testAuthority } from '../lib/sockets/suite/certificates.ts'
-import { ask, start, until } from './testing/run.ts'
+import { ask, onOnePort, start, until } from './testing/run.ts'
 
 interface Scenario {
   readonly feature: string
@@ -91,7 +91,7 @@ async function endpoints(names: readonly string[]): Promise<{ objects: KubeObjec
     servers.push(server)
     objects.push(service(name, { ports: [80] }), slice(name, ['127.0.0.1@n1'], [(server.address() as AddressInfo).port]))
   }
-  return { objects, close: () => servers.forEach((s) => (s.closeAllConnections(), s.close())) }
+  return { objects, close: () => servers.forEach((s) => void (s.closeAllConnections(), s.close())) }
 }
 
 for (const sockets of ['node', 'auto']) {
@@ -124,18 +124,13 @@ for (const sockets of ['node', 'auto']) {
 
 void test('load balancing: every endpoint of a Service gets its share; what was said is passed on as it was said', async (t) => {
   await using api = await FakeApi.start()
-  const servers: http.Server[] = []
-  for (const host of ['127.0.0.1', '127.0.0.2', '127.0.0.3']) {
-    const server = http.createServer((q, response) => response.end(`${host} ${q.headers['user-agent']} HTTP/${q.httpVersion} ${q.headers.host}`))
-    await new Promise<void>((resolve, reject) => server.listen(servers.length === 0 ? 0 : (servers[0]!.address() as AddressInfo).port, host, resolve).once('error', reject))
-    servers.push(server)
-  }
+  const there = await onOnePort(['127.0.0.1', '127.0.0.2', '127.0.0.3'], (host, q, response) => response.end(`${host} ${q.headers['user-agent']} HTTP/${q.httpVersion} ${q.headers.host}`))
   const authority = testAuthority()
   const { cert, key } = authority.issue('x.test')
   api.putAll([
     ingressClass('sy'),
     service('s', { ports: [80] }),
-    slice('s', ['127.0.0.1@n1', '127.0.0.2@n1', '127.0.0.3@n1'], [(servers[0]!.address() as AddressInfo).port]),
+    slice('s', ['127.0.0.1@n1', '127.0.0.2@n1', '127.0.0.3@n1'], [there.port]),
     secret('cert', { 'tls.crt': cert, 'tls.key': key }, 'kubernetes.io/tls'),
     ingress('i', { 'x.test': { '/': 's:80' } }, { class: 'sy', tls: { cert: ['x.test'] }, annotations: { 'nginx.ingress.kubernetes.io/ssl-redirect': 'false' } }),
   ])
@@ -155,5 +150,5 @@ void test('load balancing: every endpoint of a Service gets its share; what was 
   t.ok(head.headers['content-length'])
   t.match(await ask({ port: running.https, ca: authority.ca, servername: 'x.test' }, 'x.test', '/'), /^200 .* HTTP\/1\.1 x\.test$/)
   await running.end()
-  for (const s of servers) (s.closeAllConnections(), s.close())
+  there.close()
 })

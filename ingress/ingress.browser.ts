@@ -1,40 +1,31 @@
 // A real browser before the controller: TLS by server name, HTTP/2, WebSocket, cookie affinity, redirects and CORS as scripts see them.
-import http from 'node:http'
 import { test } from 'tap'
 import { WebSocketServer } from 'ws'
 import { FakeApi } from '../kube/testing/api.ts'
 import { ingress, ingressClass, secret, service, slice } from '../kube/testing/builders.ts'
 import { testAuthority } from '../lib/sockets/suite/certificates.ts'
 import { findChromium, openChromium } from '../lib/testing/chromium.ts'
-import { start } from './testing/run.ts'
+import { onOnePort, start } from './testing/run.ts'
 
 const program = findChromium()
 const annotation = (key: string, value: string): Record<string, string> => ({ [`nginx.ingress.kubernetes.io/${key}`]: value })
 
-/** An endpoint on an address of its own, for one slice has one port. */
-async function endpoint(host: string, port: number): Promise<{ port: number; server: http.Server; close(): void }> {
-  const server = http.createServer((request, response) => {
-    response.setHeader('content-type', request.url === '/' ? 'text/html' : 'text/plain')
-    response.end(request.url === '/' ? `<title>${host}</title>` : `${host} ${request.method} ${request.url}`)
-  })
-  await new Promise<void>((resolve, reject) => server.listen(port, host, resolve).once('error', reject))
-  return { port: (server.address() as { port: number }).port, server, close: () => (server.closeAllConnections(), server.close()) }
-}
-
 for (const sockets of ['auto', 'node']) {
   void test(`a browser over TLS, HTTP/2 and WebSocket, on ${sockets}`, { skip: program === undefined ? 'no Chromium is installed here' : false }, async (t) => {
     await using api = await FakeApi.start()
-    const one = await endpoint('127.0.0.1', 0)
-    const two = await endpoint('127.0.0.2', one.port)
-    const websockets = new WebSocketServer({ server: one.server })
+    const there = await onOnePort(['127.0.0.1', '127.0.0.2'], (host, request, response) => {
+      response.setHeader('content-type', request.url === '/' ? 'text/html' : 'text/plain')
+      response.end(request.url === '/' ? `<title>${host}</title>` : `${host} ${request.method} ${request.url}`)
+    })
+    const websockets = new WebSocketServer({ server: there.servers[0]! })
     websockets.on('connection', (socket) => socket.on('message', (data: Buffer) => socket.send(`echo ${data.toString()}`)))
     const { cert, key } = testAuthority().issue('shop.test', 'chat.test', 'other.test')
     api.putAll([
       ingressClass('sy'),
       service('both', { ports: [80] }),
-      slice('both', ['127.0.0.1@n1', '127.0.0.2@n1'], [one.port]),
+      slice('both', ['127.0.0.1@n1', '127.0.0.2@n1'], [there.port]),
       service('one', { ports: [80] }),
-      slice('one', ['127.0.0.1@n1'], [one.port]),
+      slice('one', ['127.0.0.1@n1'], [there.port]),
       secret('cert', { 'tls.crt': cert, 'tls.key': key }, 'kubernetes.io/tls'),
       ingress(
         'shop',
@@ -72,8 +63,7 @@ for (const sockets of ['auto', 'node']) {
       await browser.close()
       await running.end()
       websockets.close()
-      one.close()
-      two.close()
+      there.close()
     }
   })
 }

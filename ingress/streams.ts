@@ -58,6 +58,9 @@ const sessionTimeout = 600_000
 /** Clients of one UDP port at a time; the one silent for longest makes room. */
 const mostSessions = 10_000
 
+/** Milliseconds until a port that could not be had is tried again. */
+const retryAfter = 2000
+
 /** Ports that are listened on and passed on. */
 export class Streams {
   readonly #driver: Driver
@@ -66,6 +69,8 @@ export class Streams {
   readonly #open = new Map<string, { wanted: StreamPort; close(): void }>()
   readonly #failed = new Map<string, string>()
   #work: Promise<void> = Promise.resolve()
+  #wanted: readonly StreamPort[] = []
+  #again: NodeJS.Timeout | undefined
 
   constructor(driver: Driver, log: Log, host = '') {
     this.#driver = driver
@@ -75,6 +80,7 @@ export class Streams {
 
   /** Makes it so: connections that stand are left alone. Resolves when it is. */
   apply(ports: readonly StreamPort[]): Promise<void> {
+    this.#wanted = ports
     this.#work = this.#work.then(() => this.#apply(ports))
     return this.#work
   }
@@ -111,6 +117,11 @@ export class Streams {
         const why = explainError(error)
         if (this.#failed.get(key) !== why) this.#log.error('a port cannot be passed on', { protocol: port.protocol, port: port.port, error: why })
         this.#failed.set(key, why)
+        // Whoever has the port may let go of it.
+        this.#again ??= setTimeout(() => {
+          this.#again = undefined
+          void this.apply(this.#wanted)
+        }, retryAfter).unref()
       }
     }
   }
@@ -127,7 +138,9 @@ export class Streams {
   }
 
   async close(): Promise<void> {
+    clearTimeout(this.#again)
     await this.#work
+    clearTimeout(this.#again)
     for (const { close } of this.#open.values()) close()
     this.#open.clear()
   }

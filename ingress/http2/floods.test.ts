@@ -80,7 +80,7 @@ function flood(port: number, bytes: Buffer): Promise<boolean> {
     const timer = setTimeout(() => {
       resolve(false)
       socket.destroy()
-    }, 10_000)
+    }, 60_000)
     socket.on('data', () => {})
     socket.on('error', () => {})
     socket.on('close', () => {

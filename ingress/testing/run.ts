@@ -4,8 +4,28 @@ import type { AddressInfo } from 'node:net'
 import type { FakeApi } from '../../kube/testing/api.ts'
 import { command } from '../main.ts'
 
+/** Where it serves, and how it ends. */
+export interface Running {
+  readonly http: number
+  readonly https: number
+  readonly others: readonly { http?: string }[]
+  readonly status: number
+  end(): Promise<void>
+}
+
 /** Runs `switchyard ingress` in this process until `end`. */
-export async function start(api: FakeApi, ...more: string[]): Promise<{ http: number; https: number; others: readonly { http?: string }[]; status: number; end(): Promise<void> }> {
+export async function start(api: FakeApi, ...more: string[]): Promise<Running> {
+  for (let tries = 0; ; tries++) {
+    try {
+      return await startOnce(api, more)
+    } catch (error) {
+      // Somebody else took the port of the status in the meantime.
+      if (tries === 5 || !String((error as Error).message).includes('EADDRINUSE')) throw error
+    }
+  }
+}
+
+async function startOnce(api: FakeApi, more: readonly string[]): Promise<Running> {
   const ending = new AbortController()
   const lines: string[] = []
   const write = process.stderr.write.bind(process.stderr)
@@ -78,10 +98,39 @@ export async function ask(how: http.RequestOptions & { ca?: string; servername?:
 }
 
 /** Resolves once `holds` does. */
-export async function until(claim: () => Promise<boolean>, ms = 5000): Promise<void> {
+export async function until(claim: () => Promise<boolean>, ms = 60_000): Promise<void> {
   const end = Date.now() + ms
   while (!(await claim())) {
     if (Date.now() > end) throw new Error('did not happen')
     await new Promise((resolve) => setTimeout(resolve, 5))
+  }
+}
+
+/** HTTP servers at the same port of several addresses, for one EndpointSlice has one port. */
+export async function onOnePort(
+  hosts: readonly string[],
+  answer: (host: string, request: http.IncomingMessage, response: http.ServerResponse) => void,
+): Promise<{ port: number; servers: readonly http.Server[]; close(): void }> {
+  for (let tries = 0; ; tries++) {
+    const servers: http.Server[] = []
+    const close = (): void => {
+      for (const s of servers) {
+        s.closeAllConnections()
+        s.close()
+      }
+    }
+    try {
+      let port = 0
+      for (const host of hosts) {
+        const server = http.createServer((request, response) => answer(host, request, response))
+        await new Promise<void>((resolve, reject) => void server.listen(port, host, resolve).once('error', reject))
+        servers.push(server)
+        ;({ port } = server.address() as AddressInfo)
+      }
+      return { port, servers, close }
+    } catch (error) {
+      close()
+      if (tries === 20) throw error
+    }
   }
 }
