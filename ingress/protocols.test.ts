@@ -4,6 +4,7 @@ import http2 from 'node:http2'
 import net, { type AddressInfo } from 'node:net'
 import tls from 'node:tls'
 import { test } from 'tap'
+import { WebSocket, WebSocketServer } from 'ws'
 import { FakeApi } from '../kube/testing/api.ts'
 import { ingress, ingressClass, object, secret, service, slice } from '../kube/testing/builders.ts'
 import type { KubeObject } from '../kube/objects.ts'
@@ -313,18 +314,35 @@ void test('ExternalName is followed only when that is allowed', async (t) => {
   one.close()
 })
 
-void test('workers carry requests; changes reach them, and counts come back', async (t) => {
-  await using api = await FakeApi.start()
-  const one = await backend('one')
-  api.putAll([ingressClass('sy'), service('one', { ports: [80] }), slice('one', ['127.0.0.1@n1'], [one.port]), ingress('i', { 'x.test': { '/': 'one:80' } }, { class: 'sy' })])
-  const running = await start(api, '--workers', '2', '--sockets', 'auto')
-  for (let i = 0; i < 10; i++) t.equal(await ask({ port: running.http, agent: false }, 'x.test', `/${i}`), `200 one GET /${i} http`)
-  api.put(ingress('j', { 'y.test': { '/': 'one:80' } }, { class: 'sy' }))
-  for (let i = 0; i < 5; i++) await until(async () => (await ask({ port: running.http, agent: false }, 'y.test', '/')) === '200 one GET / http')
-  api.remove(ingress('i', {}))
-  for (let i = 0; i < 5; i++) await until(async () => (await ask({ port: running.http, agent: false }, 'x.test', '/')).startsWith('404'))
-  const metrics = await ask({ port: running.status }, 'status', '/metrics')
-  t.match(metrics, /nginx_ingress_controller_requests\{.*ingress="j",service="one".*status="200"\} \d+/)
-  await running.end()
-  one.close()
-})
+for (const sockets of ['auto', 'node']) {
+  void test(`workers carry requests on ${sockets}; changes reach them, WebSockets survive them, and counts come back`, async (t) => {
+    await using api = await FakeApi.start()
+    const one = await backend('one')
+    api.putAll([ingressClass('sy'), service('one', { ports: [80] }), slice('one', ['127.0.0.1@n1'], [one.port]), ingress('i', { 'x.test': { '/': 'one:80' } }, { class: 'sy' })])
+    const websockets = new WebSocketServer({ server: one.server })
+    websockets.on('connection', (socket) => socket.on('message', (data: Buffer) => socket.send(`echo ${data.toString()}`)))
+    const running = await start(api, '--workers', '2', '--sockets', sockets)
+    const chats = await Promise.all(
+      Array.from({ length: 6 }, async () => {
+        const socket = new WebSocket(`ws://127.0.0.1:${running.http}/chat`, { headers: { host: 'x.test' } })
+        await new Promise((resolve, reject) => socket.once('open', resolve).once('error', reject))
+        return socket
+      }),
+    )
+    for (let i = 0; i < 10; i++) t.equal(await ask({ port: running.http, agent: false }, 'x.test', `/${i}`), `200 one GET /${i} http`)
+    api.put(ingress('j', { 'y.test': { '/': 'one:80' } }, { class: 'sy' }))
+    for (let i = 0; i < 5; i++) await until(async () => (await ask({ port: running.http, agent: false }, 'y.test', '/')) === '200 one GET / http')
+    api.remove(ingress('i', {}))
+    for (let i = 0; i < 5; i++) await until(async () => (await ask({ port: running.http, agent: false }, 'x.test', '/')).startsWith('404'))
+    for (const socket of chats) {
+      socket.send('still here')
+      t.equal(await new Promise((resolve) => socket.once('message', (data: Buffer) => resolve(data.toString()))), 'echo still here')
+      socket.close()
+    }
+    const metrics = await ask({ port: running.status }, 'status', '/metrics')
+    t.match(metrics, /nginx_ingress_controller_requests\{.*ingress="j",service="one".*status="200"\} \d+/)
+    await running.end()
+    websockets.close()
+    one.close()
+  })
+}
