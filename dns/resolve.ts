@@ -212,15 +212,37 @@ export class Resolver {
     let used = octets
     let cut = 0
     const before = end - from
+    const source = (answer + 4) * 4
+    let additional = w[answer + 3]! & 0xffff
     if (before + octets + edns > limit) {
-      if (recordSize === 0 || octets !== answerOctets) return -1
-      answers = ((limit - before - edns) / recordSize) | 0
-      used = answers * recordSize
-      cut = 2
+      if (w[answer + 2]! >>> 16 !== 0) return -1
+      if (recordSize !== 0 && octets === answerOctets) {
+        answers = ((limit - before - edns) / recordSize) | 0
+        used = answers * recordSize
+        cut = 2
+      } else {
+        // Whole records from the front, as many as fit; what is additional is given up without a word.
+        const u8 = this.#u8
+        const last = source + octets
+        const most = source + limit - before - edns
+        let n = 0
+        used = 0
+        for (let q = source; q < last; n++) {
+          while (u8[q]! !== 0 && u8[q]! < 192) q += u8[q]! + 1
+          q += u8[q] === 0 ? 1 : 2
+          q += 10 + ((u8[q + 8]! << 8) | u8[q + 9]!)
+          if (q > most) break
+          used = q - source
+        }
+        if (n < answers) {
+          answers = n
+          additional = 0
+          cut = 2
+        } else additional = n - answers
+      }
     }
     const total = before + used + edns
     if (from + total > room) return -1
-    const source = (answer + 4) * 4
     let p = end
     if (recordSize !== 0 && this.#rotate && answerOctets > recordSize) {
       const start = this.#below((answerOctets / recordSize) | 0) * recordSize
@@ -238,7 +260,8 @@ export class Resolver {
     b[from + 7] = answers
     b[from + 8] = 0
     b[from + 9] = w[answer + 2]! >>> 16
-    const additional = (cut !== 0 ? 0 : w[answer + 3]!) + (edns !== 0 ? 1 : 0)
+    if (cut !== 0) additional = 0
+    if (edns !== 0) additional++
     b[from + 10] = additional >> 8
     b[from + 11] = additional
     if (edns !== 0) this.#opt(b, p, dnssec)
