@@ -65,10 +65,10 @@ export class TestLab {
   }
 }
 
-/** Waits until `claim` holds, for half a minute at most: the machine may be busy. */
-export async function eventually(what: string, claim: () => Promise<boolean | undefined>): Promise<void> {
+/** Waits until `claim` holds, for half a minute at most unless it is known to take longer: the machine may be busy. */
+export async function eventually(what: string, claim: () => Promise<boolean | undefined>, ms = 30_000): Promise<void> {
   let last: unknown
-  for (const until = performance.now() + 30_000; performance.now() < until; await sleep(100)) {
+  for (const until = performance.now() + ms; performance.now() < until; await sleep(100)) {
     try {
       if ((await claim()) === true) return
       last = undefined
@@ -76,7 +76,7 @@ export async function eventually(what: string, claim: () => Promise<boolean | un
       last = error
     }
   }
-  throw new Error(`${what}: not within 30 s`, { cause: last })
+  throw new Error(`${what}: not within ${ms / 1000} s`, { cause: last })
 }
 
 /** One request to a published port: `200 body`, or `0 reason`. */
