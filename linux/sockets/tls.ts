@@ -256,7 +256,8 @@ export class Tls {
     const { ssl } = this
     const ctx = ssl.SSL_CTX_new(method)
     if (ctx === 0) throw new Error(this.error())
-    ssl.SSL_CTX_ctrl(ctx, 33 /* MODE */, 2 | 0x10 /* ACCEPT_MOVING_WRITE_BUFFER, RELEASE_BUFFERS */, 0)
+    // The chain is what was given; to look for the rest of it among the CAs at every handshake would cost, and might show what is for clients.
+    ssl.SSL_CTX_ctrl(ctx, 33 /* MODE */, 2 | 8 | 0x10 /* ACCEPT_MOVING_WRITE_BUFFER, NO_AUTO_CHAIN, RELEASE_BUFFERS */, 0)
     ssl.SSL_CTX_ctrl(ctx, 123 /* SET_MIN_PROTO_VERSION */, minVersion === 'TLSv1.3' ? 0x0304 : 0x0303, 0)
     return ctx
   }
@@ -696,7 +697,8 @@ export class Filter implements Protocol, Wire {
     counts.handshakes++
     if (ssl.SSL_session_reused(this.#ssl) === 1) counts.resumed++
     this.tls = this.#info()
-    this.#send(false)
+    // In TLS 1.3 only a ticket is left for a server to say: it goes with the first answer, or by itself after 200 ms.
+    this.#send('server' in this.#side && this.tls.version === 'TLSv1.3')
     if ('server' in this.#side) this.#above = this.#side.accept()
     this.#above!.opened(this)
     for (const b of this.#waiting.splice(0)) if (!this.#dead) this.#writeNow(b)
