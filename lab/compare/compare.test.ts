@@ -4,7 +4,7 @@ import { advise } from './advice.ts'
 import { renderHtml, renderSvg } from './html.ts'
 import { planOf } from './main.ts'
 import { renderText } from './render.ts'
-import { differ, figure, figureOf, measures, noise, type Report, type Sample } from './stats.ts'
+import { contradictions, differ, figure, figureOf, measures, noise, type Report, type Sample } from './stats.ts'
 
 /** A report of new connections a second with ten Services: by mode, one figure a round. */
 function report(rounds: Readonly<Record<string, readonly number[]>>, more: Partial<Report> = {}): Report {
@@ -48,6 +48,13 @@ test('of two modes that are the same, none is called better: not once in a thous
   let called = 0
   for (let i = 0; i < 1000; i++) if (differ(report({ direct: rounds(), a: rounds(), b: rounds(), c: rounds(), d: rounds() }), 'connections', 10, 'a', 'b')) called++
   t.ok(called <= 1, `${called} of 1000`)
+})
+
+test('two runs contradict each other where one is sure of an order that the other does not have', async (t) => {
+  const [ab, ba, same] = [report({ a: [100, 101, 102], b: [200, 201, 202] }), report({ a: [200, 201, 202], b: [100, 101, 102] }), report({ a: [100, 150, 102], b: [101, 140, 103] })]
+  t.strictSame(contradictions(ab, ab), [])
+  t.strictSame(contradictions(ab, ba), ['connections with 10 Services: a and b'])
+  t.strictSame(contradictions(same, same), [])
 })
 
 test('on a clock that counts instructions one round is enough, for what is far apart', async (t) => {

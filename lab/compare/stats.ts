@@ -170,3 +170,19 @@ export function differ(report: Report, key: MeasureKey, services: number, a: str
 function logOf(value: number): number {
   return Math.log(Math.max(value, 1e-3))
 }
+
+/** Differences that one of two runs calls sure and whose order the other run does not have, in words; none of two runs of one machine should be. */
+export function contradictions(first: Report, second: Report): readonly string[] {
+  const out: string[] = []
+  const names = lines(first).filter((name) => name !== ceiling && lines(second).includes(name))
+  for (const { key } of measures)
+    for (const services of first.settings.sizes)
+      for (const [i, a] of names.entries())
+        for (const b of names.slice(i + 1)) {
+          if (!differ(first, key, services, a, b) && !differ(second, key, services, a, b)) continue
+          const [x, y] = [first, second].map((r) => [figureOf(r, a, services, key), figureOf(r, b, services, key)])
+          if (x!.some((f) => f === undefined) || y!.some((f) => f === undefined)) continue
+          if (x![0]!.median < x![1]!.median !== y![0]!.median < y![1]!.median) out.push(`${key} with ${services} Services: ${a} and ${b}`)
+        }
+  return out
+}
