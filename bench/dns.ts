@@ -7,6 +7,7 @@ import { silent } from '../lib/log.ts'
 import { openNode } from '../lib/sockets/node/driver.ts'
 import { sleep } from '../lib/lifecycle.ts'
 import { Forwarder, forwardDefaults } from '../dns/forward.ts'
+import { a, upstream } from '../dns/testing/upstream.ts'
 import { nameOf, fold } from '../dns/wire/name.ts'
 import { FakeApi } from '../kube/testing/api.ts'
 import { namespace, service, slice } from '../kube/testing/builders.ts'
@@ -30,18 +31,41 @@ interface Questions {
   /** Bars as ratios to peers. */
   readonly bars: Readonly<Record<string, number>>
   readonly large?: boolean
+  /** Names that only ours has. */
+  readonly own?: boolean
+  /** Questions a second; as many as there is time for if left out. */
+  readonly rate?: number
+  /** Bar as a ratio to the row of A records. */
+  readonly besideA?: number
 }
 
 const small = Array.from({ length: 1000 }, (_, i) => `s${i}.shop.svc.cluster.local`)
-const large = Array.from({ length: 10_000 }, (_, i) => `t${i}.shop.svc.cluster.local`)
+const services = Array.from({ length: 10_000 }, (_, i) => `t${i}`)
+/** Ten endpoints with hostnames each, in no order that a cache would like. */
+const large = Array.from({ length: 100_000 }, (_, i) => (i * 7919) % 100_000).map((i) => `e${i % 10}.t${Math.floor(i / 10)}.shop.svc.cluster.local`)
+const nap = 'ours, nap 50 µs'
 const addressOf = (i: number): string => `10.${100 + (i >> 16)}.${(i >> 8) & 255}.${i & 255}`
+
+/** A headless Service with `n` endpoints that have hostnames. */
+const many = (name: string, n: number): KubeObject[] => [
+  service(`shop/${name}`, { clusterIP: 'None', ports: ['http:80'] }),
+  slice(
+    `shop/${name}`,
+    Array.from({ length: n }, (_, j) => `${addressOf(20_000 + j)} hostname=e${j}`),
+    ['http:8080'],
+  ),
+]
 const epollBar = 0.5
 
+const lines = (names: readonly string[], type: string): readonly string[] => names.map((n) => `${n} ${type}`)
 const asked: readonly Questions[] = [
-  { name: 'cluster A', lines: small.map((n) => `${n} A`), rcode: 'NOERROR', bars: { knotd: 0.95, dnsmasq: 0.7, coredns: 0.2, 'ours on dgram': epollBar } },
-  { name: 'AAAA NODATA', lines: small.map((n) => `${n} AAAA`), rcode: 'NOERROR', bars: {} },
-  { name: 'search-list NXDOMAIN', lines: small.map((n) => `www.example.com.${n.slice(n.indexOf('.') + 1)} A`), rcode: 'NXDOMAIN', bars: {} },
-  { name: '10,000 Services A', lines: large.map((n) => `${n} A`), rcode: 'NOERROR', bars: { knotd: 0.7, dnsmasq: 0.6 }, large: true },
+  { name: 'cluster A', lines: lines(small, 'A'), rcode: 'NOERROR', bars: { knotd: 0.95, dnsmasq: 0.7, coredns: 0.2, 'ours on dgram': epollBar } },
+  { name: 'AAAA NODATA', lines: lines(small, 'AAAA'), rcode: 'NOERROR', bars: {}, besideA: 1.3 },
+  { name: 'search-list NXDOMAIN', lines: small.map((n) => `www.example.com.${n.slice(n.indexOf('.') + 1)} A`), rcode: 'NXDOMAIN', bars: {}, besideA: 1.3 },
+  { name: 'SRV of 100 endpoints', lines: ['_http._tcp.big.shop.svc.cluster.local SRV'], rcode: 'NOERROR', bars: {}, own: true, besideA: 3 },
+  { name: 'forwarded, cached', lines: Array.from({ length: 1000 }, (_, i) => `f${i}.example.org A`), rcode: 'NOERROR', bars: {}, own: true, besideA: 1.5 },
+  { name: 'cluster A, 40,000 a second', lines: lines(small, 'A'), rcode: 'NOERROR', bars: { knotd: 1.1 }, rate: 40_000 },
+  { name: '100,000 names A', lines: lines(large, 'A'), rcode: 'NOERROR', bars: { knotd: 0.7, dnsmasq: 0.6 }, large: true },
 ]
 
 /** CPU a question at saturation beside other servers, rounds interleaved; then how soon a change is answered, start and memory with many objects. */
@@ -58,15 +82,24 @@ async function* saturation(context: BenchContext): AsyncGenerator<Row> {
   if (dnsperf === undefined) return context.missing('dnsperf')
   const running: ChildProcess[] = []
   const folder = mkdtempSync(join(tmpdir(), 'switchyard-bench-'))
+  const ending: (() => Promise<void>)[] = []
   await using api = await FakeApi.start()
   try {
-    const names = wanted.some((q) => q.large === true) ? [...small, ...large] : small
-    api.putAll([namespace('shop'), ...names.map((n, i) => service(`shop/${n.slice(0, n.indexOf('.'))}`, { clusterIP: addressOf(i), ports: ['http:80'] }))])
+    const all = wanted.some((q) => q.large === true)
+    const names = all ? [...small, ...large] : small
+    api.putAll([namespace('shop'), ...small.map((n, i) => service(`shop/${n.slice(0, n.indexOf('.'))}`, { clusterIP: addressOf(i), ports: ['http:80'] })), ...many('big', 100)])
+    if (all) api.putAll(services.flatMap((name) => many(name, 10)))
+    const up = await upstream((m) => ({ answers: [{ ...a('x', '192.0.2.1', 3600), name: m.questions[0]!.name }] }))
+    ending.push(() => up.close())
     const candidates: Candidate[] = []
-    for (const sockets of ['epoll', 'node']) {
-      const ours = await startOurs(api, folder, running, sockets, names.at(-1)!)
-      if (ours === undefined) context.progress(`ours on ${sockets}: does not run here`)
-      else candidates.push(ours)
+    for (const [name, ...how] of [
+      ['ours', '--sockets', 'epoll'],
+      ['ours on dgram', '--sockets', 'node'],
+      ...(wanted.some((q) => q.rate !== undefined) ? [[nap, '--sockets', 'epoll', '--nap', '50us']] : []),
+    ]) {
+      const ours = await startOurs(api, folder, running, how, names.at(-1)!, up.port)
+      if (ours === undefined) context.progress(`${name}: does not run here`)
+      else candidates.push({ ...ours, name: name! })
     }
     for (const [name, start] of [
       ['knotd', startKnot],
@@ -83,20 +116,21 @@ async function* saturation(context: BenchContext): AsyncGenerator<Row> {
     for (const q of wanted) {
       const file = join(folder, `${q.name.replaceAll(/\W/g, '-')}.txt`)
       writeFileSync(file, `${q.lines.join('\n')}\n`)
-      const costs = new Map<string, number[]>(candidates.map((c) => [c.name, []]))
+      const runners = candidates.filter((c) => (q.own !== true || c.name.startsWith('ours')) && (q.rate !== undefined || c.name !== nap))
+      const costs = new Map<string, number[]>(runners.map((c) => [c.name, []]))
       figures.set(q.name, costs)
-      for (const c of candidates) await load(dnsperf, c, file, q.rcode, 1)
+      for (const c of runners) await load(dnsperf, c, file, q, 1)
       for (let round = 0; round < 5; round++) {
-        for (const c of candidates) {
+        for (const c of runners) {
           if (context.signal.aborted) return
           context.progress(`${q.name}: round ${round + 1} of 5, ${c.name}`)
-          costs.get(c.name)!.push(await load(dnsperf, c, file, q.rcode, 2))
+          costs.get(c.name)!.push(await load(dnsperf, c, file, q, 2))
         }
       }
-      const ours = candidates[0]!
+      const ours = runners[0]!
       const mine = costs.get(ours.name)!
       const spread = [Math.min(...mine), Math.max(...mine)] as const
-      for (const peer of candidates.slice(1)) {
+      for (const peer of runners.slice(1)) {
         const theirs = costs.get(peer.name)!
         // The ratio is the median of the ratios of each round: the machine is never equally quiet twice.
         const ratio = median(mine.map((m, i) => m / theirs[i]!))
@@ -110,11 +144,22 @@ async function* saturation(context: BenchContext): AsyncGenerator<Row> {
           ...(bar === undefined ? {} : { bar: { of: 'ratio', value: bar } }),
         }
       }
-      const a = figures.get('cluster A')?.get(ours.name)
-      if (q.name === 'AAAA NODATA' || q.name === 'search-list NXDOMAIN')
-        if (a !== undefined) yield { name: `${q.name}, beside A`, ours: median(mine), unit: 'µs CPU', peer: { name: 'cluster A', value: median(a) }, bar: { of: 'ratio', value: 1.3 } }
+      const napping = costs.get(nap)
+      const knot = costs.get('knotd')
+      if (napping !== undefined && knot !== undefined)
+        yield {
+          name: `${q.name}, nap 50 µs`,
+          ours: median(napping),
+          unit: 'µs CPU',
+          peer: { name: 'knotd', value: median(napping) / median(napping.map((m, k) => m / knot[k]!)) },
+          bar: { of: 'ratio', value: 0.75 },
+        }
+      const plain = figures.get('cluster A')?.get(ours.name)
+      if (q.besideA !== undefined && plain !== undefined)
+        yield { name: `${q.name}, beside A`, ours: median(mine), unit: 'µs CPU', peer: { name: 'cluster A', value: median(plain) }, bar: { of: 'ratio', value: q.besideA } }
     }
   } finally {
+    for (const end of ending) await end()
     for (const child of running) child.kill('SIGKILL')
     rmSync(folder, { recursive: true, force: true })
   }
@@ -129,7 +174,7 @@ async function* changes(context: BenchContext): AsyncGenerator<Row> {
   const driver = openNode()
   try {
     api.putAll([namespace('shop'), ...small.map((n, i) => service(`shop/${n.slice(0, n.indexOf('.'))}`, { clusterIP: addressOf(i) }))])
-    const ours = await startOurs(api, folder, running, 'auto', small.at(-1)!)
+    const ours = await startOurs(api, folder, running, ['--sockets', 'auto'], small.at(-1)!)
     if (ours === undefined) return
     const forwarder = new Forwarder(driver, { ...forwardDefaults, maxFails: 0, upstreams: [{ host: '127.0.0.1', port: ours.port }] }, silent)
     const took: number[] = []
@@ -168,8 +213,8 @@ async function* scale(context: BenchContext): AsyncGenerator<Row> {
   await using api = await FakeApi.start()
   try {
     const objects: KubeObject[] = [namespace('shop')]
-    for (const [i, n] of large.entries()) {
-      const name = `shop/${n.slice(0, n.indexOf('.'))}`
+    for (const [i, n] of services.entries()) {
+      const name = `shop/${n}`
       objects.push(service(name, { clusterIP: addressOf(i), ports: ['http:80'] }))
       objects.push(
         slice(
@@ -182,7 +227,7 @@ async function* scale(context: BenchContext): AsyncGenerator<Row> {
     api.putAll(objects)
     context.progress(first)
     const began = performance.now()
-    const ours = await startOurs(api, folder, running, 'auto', large.at(-1)!)
+    const ours = await startOurs(api, folder, running, ['--sockets', 'auto'], `${services.at(-1)!}.shop.svc.cluster.local`)
     if (ours === undefined) return
     yield { name: first, ours: (performance.now() - began) / 1000, unit: 's', bar: { of: 'figure', value: 3 } }
     await sleep(2000)
@@ -195,13 +240,13 @@ async function* scale(context: BenchContext): AsyncGenerator<Row> {
 }
 
 /** Microseconds of CPU a question. Throws when an answer is not what it must be: a fast wrong answer is no figure. */
-async function load(dnsperf: string, c: Candidate, file: string, rcode: string, seconds: number): Promise<number> {
+async function load(dnsperf: string, c: Candidate, file: string, q: Pick<Questions, 'rcode' | 'rate'>, seconds: number): Promise<number> {
   const before = cpuOf(c.pid)
-  const out = await output(dnsperf, ['-s', '127.0.0.1', '-p', String(c.port), '-d', file, '-c', '10', '-q', '100', '-l', String(seconds)])
+  const out = await output(dnsperf, ['-s', '127.0.0.1', '-p', String(c.port), '-d', file, '-c', '10', '-q', '100', '-l', String(seconds), ...(q.rate === undefined ? [] : ['-Q', String(q.rate)])])
   const micros = cpuOf(c.pid) - before
   const completed = Number(/Queries completed:\s+(\d+)/.exec(out)?.[1])
-  const share = Number(new RegExp(`Response codes:.*${rcode} (\\d+)`).exec(out)?.[1])
-  if (!(completed > 0) || share < completed * 0.999) throw new Error(`${c.name}: not all answers are ${rcode}:\n${out}`)
+  const share = Number(new RegExp(`Response codes:.*${q.rcode} (\\d+)`).exec(out)?.[1])
+  if (!(completed > 0) || share < completed * 0.999) throw new Error(`${c.name}: not all answers are ${q.rcode}:\n${out}`)
   return micros / completed
 }
 
@@ -217,7 +262,7 @@ function cpuOf(pid: number): number {
 }
 
 /** What a usual Corefile switches on. */
-const corefile = (port: number): string => `.:${port} {
+const corefile = (port: number, up = 9): string => `.:${port} {
   bind 127.0.0.1
   errors
   health 127.0.0.1:0
@@ -227,22 +272,23 @@ const corefile = (port: number): string => `.:${port} {
     fallthrough in-addr.arpa ip6.arpa
   }
   prometheus 127.0.0.1:0
-  forward . 127.0.0.1:9
+  forward . 127.0.0.1:${up}
   cache 30
   loadbalance
 }
 `
 
-async function startOurs(api: FakeApi, folder: string, running: ChildProcess[], sockets: string, last: string): Promise<Candidate | undefined> {
+async function startOurs(api: FakeApi, folder: string, running: ChildProcess[], how: readonly string[], last: string, up?: number): Promise<Candidate | undefined> {
   const port = await freePort()
-  const path = join(folder, `Corefile-${sockets}`)
-  writeFileSync(path, corefile(port))
-  const child = spawn(join(root, 'switchyard'), ['dns', '--kubeconfig', api.kubeconfig(), '--config', path, '--listen', `127.0.0.1:${port}`, '--status', '127.0.0.1:0', '--sockets', sockets], {
+  const path = join(folder, `Corefile-${port}`)
+  writeFileSync(path, corefile(port, up))
+  // One worker, as the others have one thread: with more the batches are smaller, and the machine's other core is dnsperf's.
+  const child = spawn(join(root, 'switchyard'), ['dns', '--kubeconfig', api.kubeconfig(), '--config', path, '--listen', `127.0.0.1:${port}`, '--status', '127.0.0.1:0', '--workers', '1', ...how], {
     stdio: 'ignore',
   })
   running.push(child)
   if (!(await answers(port, child, last))) return undefined
-  return { name: sockets === 'node' ? 'ours on dgram' : 'ours', port, pid: child.pid! }
+  return { name: 'ours', port, pid: child.pid! }
 }
 
 async function startKnot(path: string, folder: string, running: ChildProcess[], names: readonly string[]): Promise<Candidate> {
@@ -327,7 +373,7 @@ async function answers(port: number, child: ChildProcess, name: string): Promise
   const driver = openNode()
   const forwarder = new Forwarder(driver, { ...forwardDefaults, maxFails: 0, tryTimeout: 200, timeout: 300, upstreams: [{ host: '127.0.0.1', port }] }, silent)
   try {
-    const late = performance.now() + 30_000
+    const late = performance.now() + 120_000
     while (performance.now() < late && child.exitCode === null) {
       if ((await forwarder.ask({ name: fold(nameOf(name)), type: 1, dnssec: false, checkingDisabled: false })).answers.length > 0) return true
       await sleep(20)
