@@ -2,8 +2,9 @@ import { createHash } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Kind } from '../kinds/kind.ts'
 import type { OpenApi } from './openapi.ts'
-import type { Review } from './server.ts'
-import { reading, send } from './server.ts'
+import type { Review } from './review.ts'
+import { reading } from './review.ts'
+import { send } from './send.ts'
 
 interface Listed {
   readonly name: string

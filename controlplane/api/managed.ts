@@ -1,8 +1,7 @@
 import { decode, type Json } from '../kinds/decode.ts'
 import { apiVersion, type Kind } from '../kinds/kind.ts'
 import type { Field, Message, Type } from '../kinds/schema.ts'
-import { same } from './patch.ts'
-import type { Call } from './rest.ts'
+import { equal } from '../../kube/patch.ts'
 
 // Who owns which field, as structured-merge-diff keeps it: a tree in the very form of `fieldsV1`. `f:name` is a field or key, `k:{…}` a list
 // element by its keys, `v:…` one by its value; a node is owned itself if it is empty or holds `.`.
@@ -141,7 +140,7 @@ function compare(shape: Shape, before: any, now: any, path: Path, out: Differenc
     else if (now === undefined) insert(out.removed, path)
   }
   if (shape.is === 'leaf' || (isBare(shape, before) && isBare(shape, now))) {
-    if (before !== undefined && now !== undefined && !same(before, now)) insert(out.changed, path)
+    if (before !== undefined && now !== undefined && !equal(before, now)) insert(out.changed, path)
     return
   }
   const old = new Map<string, any>()
@@ -241,15 +240,14 @@ export function writeManagers(managers: readonly Manager[]): Json[] {
 export const stampOf = (now: number): string => `${new Date(now).toISOString().slice(0, 19)}Z`
 const mostUpdaters = 10
 
+/** Who writes, and to which part of the object. */
+export interface Writer {
+  readonly manager: string
+  readonly subresource: string
+}
+
 /** Who set which field, after an update by `call`. `given`: the managedFields that the client sent back, if it did. */
-export function managedByUpdate(
-  k: Pick<Kind, 'group' | 'version' | 'type' | 'status'>,
-  now: Json,
-  before: Json | undefined,
-  call: Pick<Call, 'manager' | 'subresource'>,
-  at: number,
-  given?: readonly Json[],
-): Json[] {
+export function managedByUpdate(k: Pick<Kind, 'group' | 'version' | 'type' | 'status'>, now: Json, before: Json | undefined, call: Writer, at: number, given?: readonly Json[]): Json[] {
   let managers = readManagers(given !== undefined && given.length > 0 ? given : before?.['metadata'].managedFields)
   // One empty entry is how a client says: forget it all.
   if (given !== undefined && given.length === 1 && given[0]!['manager'] === undefined && given[0]!['fieldsV1'] === undefined) managers = []

@@ -4,8 +4,8 @@ import type { Json } from '../kinds/decode.ts'
 import type { Kind } from '../kinds/kind.ts'
 import { message, type Field, type Message, type Type } from '../kinds/schema.ts'
 import { documentV2 } from './openapi2.ts'
-import type { Review } from './server.ts'
-import { send } from './server.ts'
+import type { Review } from './review.ts'
+import { send } from './send.ts'
 
 /** The API described for clients, from the kinds: `/openapi/v3` and a document a group. */
 export class OpenApi {

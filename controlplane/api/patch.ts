@@ -1,19 +1,9 @@
+import { equal } from '../../kube/patch.ts'
 import type { Json } from '../kinds/decode.ts'
 import type { Field, Message } from '../kinds/schema.ts'
 import { badRequest, Failure } from './status.ts'
 
 const plain = (v: unknown): v is Json => typeof v === 'object' && v !== null && !Array.isArray(v)
-
-/** RFC 7396. */
-export function mergePatch(target: unknown, patch: unknown): any {
-  if (!plain(patch)) return patch
-  const out: Json = plain(target) ? { ...target } : {}
-  for (const [key, value] of Object.entries(patch)) {
-    if (value === null) delete out[key]
-    else out[key] = plain(value) ? mergePatch(out[key], value) : value
-  }
-  return out
-}
 
 const rejected = (): Failure => new Failure(422, 'Invalid', 'the server rejected our request due to an error in our request', {})
 
@@ -91,7 +81,7 @@ export function jsonPatch(document: unknown, operations: unknown): any {
         add(path, structuredClone(read(split(o['from']))))
         break
       case 'test':
-        if (!same(path.length === 0 ? root : readOrNull(read, path), o['value'] ?? null)) throw rejected()
+        if (!equal(path.length === 0 ? root : readOrNull(read, path), o['value'] ?? null)) throw rejected()
         break
       default:
         throw rejected()
@@ -106,15 +96,6 @@ function readOrNull(read: (parts: readonly string[]) => unknown, path: readonly 
   } catch {
     return null
   }
-}
-
-/** Deep equality of JSON. */
-export function same(a: unknown, b: unknown): boolean {
-  if (a === b) return true
-  if (Array.isArray(a)) return Array.isArray(b) && a.length === b.length && a.every((x, i) => same(x, b[i]))
-  if (!plain(a) || !plain(b)) return false
-  const keys = Object.keys(a)
-  return keys.length === Object.keys(b).length && keys.every((k) => Object.hasOwn(b, k) && same(a[k], b[k]))
 }
 
 /** Kubernetes' strategic merge: lists are merged by the keys that `type` names; `$patch`, `$retainKeys`, `$setElementOrder` and `$deleteFromPrimitiveList` do what they say. */
@@ -143,7 +124,7 @@ function mergeObject(type: Message | undefined, target: Json, patch: Json): Json
     if (key === '$patch' || key === '$retainKeys') continue
     if (key.startsWith('$deleteFromPrimitiveList/')) {
       const name = key.slice(25)
-      if (Array.isArray(out[name]) && Array.isArray(value)) out[name] = out[name].filter((v: unknown) => !value.some((x) => same(x, v)))
+      if (Array.isArray(out[name]) && Array.isArray(value)) out[name] = out[name].filter((v: unknown) => !value.some((x) => equal(x, v)))
       continue
     }
     if (key.startsWith('$setElementOrder/')) {
@@ -168,7 +149,7 @@ function mergeObject(type: Message | undefined, target: Json, patch: Json): Json
       let merged: unknown[]
       if (field.mergeKey === undefined || field.type.of.is !== 'message') {
         merged = [...before]
-        for (const v of value) if (!merged.some((x) => same(x, v))) merged.push(v)
+        for (const v of value) if (!merged.some((x) => equal(x, v))) merged.push(v)
       } else merged = mergeList(field.type.of.message, field.mergeKey, key, before, value)
       // Without an order of its own the patch's elements come in the patch's order, new ones before what only the server has.
       out[key] = ordered(field, merged, order ?? value, before)
@@ -187,10 +168,10 @@ function mergeList(type: Message, mergeKey: string, name: string, before: readon
     const key = p[mergeKey]
     if (key === undefined) throw new Failure(500, '', `map: ${goMap(p)} does not contain declared merge key: ${mergeKey}`)
     if (p['$patch'] === 'delete') {
-      out = out.filter((x) => !same(x[mergeKey], key))
+      out = out.filter((x) => !equal(x[mergeKey], key))
       continue
     }
-    const i = out.findIndex((x) => same(x[mergeKey], key))
+    const i = out.findIndex((x) => equal(x[mergeKey], key))
     if (i < 0) {
       const { $patch: _, ...rest } = p
       out.push(mergeObject(type, {}, rest))
@@ -214,11 +195,11 @@ function goMap(v: unknown): string {
 function ordered(field: Field | undefined, list: readonly any[], order: readonly any[], before: readonly any[]): unknown[] {
   const key = field?.mergeKey
   const idOf = (v: any): unknown => (key !== undefined && plain(v) ? v[key] : v)
-  const rank = (v: any): number => order.findIndex((o) => same(idOf(o), idOf(v)))
+  const rank = (v: any): number => order.findIndex((o) => equal(idOf(o), idOf(v)))
   const named = list.filter((v) => rank(v) >= 0).sort((a, b) => rank(a) - rank(b))
   const serverOnly = list.filter((v) => rank(v) < 0)
   // What only the server has stays before the element it stood before.
-  const place = (v: any): number => before.findIndex((x) => same(idOf(x), idOf(v)))
+  const place = (v: any): number => before.findIndex((x) => equal(idOf(x), idOf(v)))
   const out: any[] = []
   let i = 0
   let j = 0

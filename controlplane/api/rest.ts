@@ -7,7 +7,7 @@ import { Conflict, type Store } from '../store/seam.ts'
 import type { User } from '../identity/user.ts'
 import type { Log } from '../../lib/log.ts'
 import { encode, Entry, prefixOf, type Cache } from './cache.ts'
-import { same } from './patch.ts'
+import { equal } from '../../kube/patch.ts'
 import { badRequest, conflict, exists, Failure, forbidden, internal, invalid, modified, notFound } from './status.ts'
 import { managedByUpdate } from './managed.ts'
 
@@ -296,7 +296,7 @@ export class Rest {
       if (
         k.generation &&
         how.part !== 'status' &&
-        (!same(withoutStatusAndMeta(made), withoutStatusAndMeta(normal(k, structuredClone(before)))) || (k.generationOfAnnotations === true && !same(meta.annotations, b.annotations)))
+        (!equal(withoutStatusAndMeta(made), withoutStatusAndMeta(normal(k, structuredClone(before)))) || (k.generationOfAnnotations === true && !equal(meta.annotations, b.annotations)))
       )
         made['metadata'].generation = (b.generation ?? 0) + 1
       made['metadata'].managedFields = fields

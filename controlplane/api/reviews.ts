@@ -5,7 +5,7 @@ import type { Tokens } from '../identity/tokens.ts'
 import type { User } from '../identity/user.ts'
 import type { Json } from '../kinds/decode.ts'
 import { FieldErrors } from '../kinds/invalid.ts'
-import type { Review } from './server.ts'
+import type { Review } from './review.ts'
 import { badRequest, invalid } from './status.ts'
 
 /** Questions that are answered and not kept: who am I, may I, whose token is this. */

@@ -2,7 +2,6 @@ import { createServer as createHttp, type IncomingMessage, type RequestListener,
 import { createServer as createHttps } from 'node:https'
 import type { Duplex } from 'node:stream'
 import { isDeepStrictEqual } from 'node:util'
-import { gzipSync } from 'node:zlib'
 import { stringify as stringifyYaml, type Tags } from 'yaml'
 import type { Authenticate } from '../identity/authenticate.ts'
 import type { Authorize, Decision, Target } from '../identity/authorize.ts'
@@ -21,7 +20,8 @@ import type { Cache, Entry } from './cache.ts'
 import type { Discovery } from './discovery.ts'
 import { managedByUpdate } from './managed.ts'
 import { negotiate, type Form } from './negotiate.ts'
-import { jsonPatch, mergePatch, strategicMerge } from './patch.ts'
+import { mergePatch } from '../../kube/patch.ts'
+import { jsonPatch, strategicMerge } from './patch.ts'
 import { decodeProtobuf } from './protobuf.ts'
 import { fieldSelector, labelSelector } from './selectors.ts'
 import {
@@ -41,6 +41,8 @@ import {
   unsupportedPatch,
   PlainFailure,
 } from './status.ts'
+import { reading, type Review } from './review.ts'
+import { send } from './send.ts'
 import { table, partial, type Include } from './table.ts'
 import { objectBytes, serveWatch } from './watch.ts'
 
@@ -57,16 +59,6 @@ export interface SubCall extends Call {
   answer(code: number, object: Json): void
 }
 export type SubHandler = (call: SubCall) => Promise<void>
-
-/** A kind that is only ever asked, never kept: `SubjectAccessReview` and its like. */
-export interface Review {
-  readonly group: string
-  readonly plural: string
-  readonly kind: string
-  readonly namespaced: boolean
-  readonly singular: string
-  create(user: User, object: Json, namespace: string | undefined): Json | Promise<Json>
-}
 
 /** What a path that is no resource answers. */
 export interface PathAnswer {
@@ -896,9 +888,6 @@ interface Answering {
   readonly warnings: string[]
 }
 
-/** What may be done with kinds that only the server writes. */
-export const reading: readonly string[] = ['get', 'list', 'watch']
-
 const brace = Buffer.from('{')
 const commaBrace = Buffer.from(',{')
 const tail = Buffer.from(']}')
@@ -999,18 +988,4 @@ function integer(text: string | null): number {
 function checkVersion(text: string | null): void {
   if (text !== null && text !== '' && !/^\d+$/.test(text))
     throw new Failure(500, '', `resourceVersion: Invalid value: ${JSON.stringify(text)}: strconv.ParseUint: parsing ${JSON.stringify(text)}: invalid syntax`)
-}
-
-/** One answer; large ones are compressed for those who take it. */
-export function send(response: ServerResponse, code: number, type: string, body: string | Buffer, request: IncomingMessage): void {
-  let bytes = typeof body === 'string' ? Buffer.from(body) : body
-  response.setHeader('content-type', type)
-  response.setHeader('cache-control', 'no-cache, private')
-  if (bytes.length > 131_072 && /\bgzip\b/.test(String(request.headers['accept-encoding'] ?? ''))) {
-    bytes = gzipSync(bytes, { level: 1 })
-    response.setHeader('content-encoding', 'gzip')
-    response.setHeader('vary', 'Accept-Encoding')
-  }
-  response.writeHead(code, { 'content-length': bytes.length })
-  response.end(request.method === 'HEAD' ? undefined : bytes)
 }

@@ -2,7 +2,7 @@ import type { Json } from './decode.ts'
 import { age, humanDuration, kind, nameColumn, text } from './kind.ts'
 import { amount, containersOf, podDefaults, validatePodSpec } from './podspec.ts'
 import { familyOf } from './validate.ts'
-import { same } from '../api/patch.ts'
+import { equal } from '../../kube/patch.ts'
 
 /** Programs that run together on one node. */
 export const pods = kind({
@@ -64,7 +64,7 @@ export const pods = kind({
     if (deadline !== undefined && was !== undefined && deadline > was) errors.invalid('spec.activeDeadlineSeconds', deadline, 'must be less than or equal to previous value')
     const [a, b] = [mutable(now), mutable(before)]
     if (a['containers'].length !== b['containers'].length) errors.forbidden('spec.containers', 'pod updates may not add or remove containers')
-    else if (!same(a, b))
+    else if (!equal(a, b))
       errors.forbidden(
         'spec',
         'pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)\n',

@@ -2,7 +2,7 @@ import type { Json } from './decode.ts'
 import { GoText, type FieldErrors } from './invalid.ts'
 import { podDefaults, validatePodSpec } from './podspec.ts'
 import { selects, validateAnnotations, validateLabels, validateLabelSelector } from './validate.ts'
-import { same } from '../api/patch.ts'
+import { equal } from '../../kube/patch.ts'
 
 // What a ReplicaSet and a Deployment have in common.
 
@@ -60,7 +60,7 @@ export function validateWorkload(o: Json, kind: string, errors: FieldErrors): vo
 
 /** The selector stays what it was. */
 export function selectorImmutable(now: Json, before: Json, errors: FieldErrors): void {
-  if (!same(now['spec'].selector, before['spec'].selector) && now['spec'].selector !== undefined) errors.invalid('spec.selector', goSelector(now['spec'].selector), 'field is immutable')
+  if (!equal(now['spec'].selector, before['spec'].selector) && now['spec'].selector !== undefined) errors.invalid('spec.selector', goSelector(now['spec'].selector), 'field is immutable')
 }
 
 /** Counts in a status are never negative. */
