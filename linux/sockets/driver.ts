@@ -18,6 +18,8 @@ import { openTls, type Tls, type TlsCounts } from './tls.ts'
 const defaultHighWater = 256 * 1024
 /** Connections taken by one event, before others get their turn. */
 const mostAccepts = 64
+/** The highest descriptor of a listener whose connections are handed over: what is left of an event's data for it. */
+const mostShared = 2047
 /** Milliseconds until accepting is tried again when no descriptor was left. */
 const acceptAgain = 100
 /** Milliseconds a client has to send the first bytes that are looked at. */
@@ -140,7 +142,7 @@ export class EpollDriver implements Driver {
     }
     const fd = 'fd' in at ? this.#adopt(at) : this.#openListener(at, how)
     // An inherited socket that others listen on too stays theirs.
-    const shared = 'fd' in at && this.#loop.share !== undefined && fd < 2048
+    const shared = 'fd' in at && this.#loop.share !== undefined && fd <= mostShared
     const listener = new Listener(this.#loop, fd, shared, (client, peer, peerPort) => this.#taken(fd, shared, client, peer, peerPort, accept, how), how)
     if (shared) this.#tags.set(fd, { accept, how })
     const r = this.#loop.add(fd, listener, shared ? k.EPOLLIN | k.EPOLLEXCLUSIVE : k.EPOLLIN, shared)
@@ -197,6 +199,7 @@ export class EpollDriver implements Driver {
   reserve(at: Address | Descriptor, how: ListenOptions = {}): Reserved {
     const fd = 'fd' in at ? this.#adopt(at) : this.#openListener(at, how)
     const { sys, arena, nameAt } = this.#loop
+    if (fd > mostShared) throw new SocketError('share the listening socket on', at, 'EMFILE')
     sys.getsockname(fd, arena, nameAt, nameAt + 28)
     return {
       fd,

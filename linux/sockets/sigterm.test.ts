@@ -60,4 +60,17 @@ for (const driver of ['auto', 'node']) {
   })
 }
 
+test('a second SIGTERM ends a program under load at once with status 143, not by a fatal error of a worker', async (t) => {
+  const { port, child, ended } = await program('auto', 60_000)
+  // Each is answered as soon as it has spoken: the workers are always at work.
+  const load = Array.from({ length: 40 }, () => new Referee({ data: (r, b, from, to) => void r.wire.write(b, from, to), keep: false }))
+  for (const r of load) client.connect({ host: '127.0.0.1', port }, r)
+  for (const r of load) await r.until(() => r.bytes > 10)
+  child.kill('SIGTERM')
+  await sleep(30)
+  child.kill('SIGTERM')
+  t.same(await ended, [143, null])
+  for (const r of load) r.wire.abort()
+})
+
 test('the end', async () => client.close())
