@@ -1,5 +1,5 @@
 import { contains, ipBytes, network, type Network } from '../../lib/ip.ts'
-import type { Step } from '../http1/exchange.ts'
+import type { Answer, Step } from '../http1/exchange.ts'
 import type { Annotations, Feature } from './feature.ts'
 import { acme } from './redirect.ts'
 
@@ -29,17 +29,24 @@ export const access: Feature = {
   step(policy: Access): Step {
     const allow = policy.allow?.map(toNetwork)
     const deny = policy.deny.map(toNetwork)
+    const decide = (client: string): Answer | undefined => {
+      const bytes = ipBytes(client, { lenient: true })
+      const inside = (list: readonly Network[]): boolean => bytes !== undefined && list.some((n) => contains(n, bytes))
+      if (inside(deny)) return { status: 403, reason: 'address is denied' }
+      return allow === undefined || inside(allow) ? undefined : { status: 403, reason: 'address is not allowed' }
+    }
+    // One client asks often.
+    let last = ''
+    let verdict: Answer | undefined
     return {
       request(x) {
         if (x.path.startsWith(acme)) return undefined
-        const bytes = ipBytes(x.client, { lenient: true })
-        const inside = (list: readonly Network[]): boolean => bytes !== undefined && list.some((n) => contains(n, bytes))
-        if (policy.any) {
-          x.satisfied = !inside(deny) && (allow === undefined || inside(allow))
-          return undefined
+        if (x.client !== last || last === '') {
+          verdict = decide(x.client)
+          last = x.client
         }
-        if (inside(deny)) return { status: 403, reason: 'address is denied' }
-        if (allow !== undefined && !inside(allow)) return { status: 403, reason: 'address is not allowed' }
+        if (!policy.any) return verdict
+        x.satisfied = verdict === undefined
         return undefined
       },
     }
