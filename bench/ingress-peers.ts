@@ -230,3 +230,17 @@ export async function startOurs(api: FakeApi, sockets: string, running: ChildPro
     child.on('exit', () => (sockets === 'epoll' ? resolve(undefined) : reject(new Error(`switchyard ingress ended: ${text}`))))
   })
 }
+
+/** Ends what was started. First in order: a master that is killed leaves its workers behind. */
+export async function endAll(running: readonly ChildProcess[]): Promise<void> {
+  await Promise.all(
+    running.map(async (child) => {
+      if (child.exitCode !== null || child.signalCode !== null) return
+      const gone = new Promise<void>((resolve) => child.once('exit', () => resolve()))
+      child.kill('SIGTERM')
+      const timer = setTimeout(() => child.kill('SIGKILL'), 5000)
+      await gone
+      clearTimeout(timer)
+    }),
+  )
+}

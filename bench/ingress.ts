@@ -8,7 +8,7 @@ import { FakeApi } from '../kube/testing/api.ts'
 import { ingress, ingressClass, secret, service, slice } from '../kube/testing/builders.ts'
 import { sleep } from '../lib/lifecycle.ts'
 import { testAuthority } from '../lib/sockets/suite/certificates.ts'
-import { find, findHttpProxy, libraries, startBackend, startCaddy, startHaproxy, startHttpProxy, startNginx, startOurs, statusOf, type Candidate } from './ingress-peers.ts'
+import { endAll, find, findHttpProxy, libraries, startBackend, startCaddy, startHaproxy, startHttpProxy, startNginx, startOurs, statusOf, type Candidate } from './ingress-peers.ts'
 import { median, type BenchContext, type Row } from './row.ts'
 
 /** CPU of the proxies for the same work, rounds interleaved; then how soon a new route answers, and how much memory many take. */
@@ -143,7 +143,7 @@ async function* speed(context: BenchContext): AsyncGenerator<Row> {
     }
     if (half) yield* latency(context, wrk, candidates, join(folder, 'half.lua'), hosts.slice(0, 100))
   } finally {
-    for (const child of running) child.kill('SIGKILL')
+    await endAll(running)
     rmSync(folder, { recursive: true, force: true })
   }
 }
@@ -248,7 +248,7 @@ async function* scale(context: BenchContext): AsyncGenerator<Row> {
     for (const socket of clients) socket.destroy()
     for (const socket of ends) socket.destroy()
   } finally {
-    for (const child of running) child.kill('SIGKILL')
+    await endAll(running)
     backend.closeAllConnections()
     backend.close()
     rmSync(folder, { recursive: true, force: true })
