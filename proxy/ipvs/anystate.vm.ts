@@ -27,7 +27,7 @@ if (await inside(import.meta.filename)) {
     let i = 0
     let last: ServiceTable | undefined
     for (const table of tables(seed, [4])) {
-      if (i++ === 10) break
+      if (i++ === 7) break
       last = table
       if (i % 6 === 0) {
         await backend.close()
