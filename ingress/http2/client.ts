@@ -144,7 +144,7 @@ class ClientStream extends StreamWire {
           // What gRPC asks for: without it some servers do not send their status.
           te: 'trailers',
         },
-        { endStream: ends, waitForTrailers: !ends && this.mayTrail },
+        { endStream: ends, waitForTrailers: this.trails(ends) },
       )
     } catch (error) {
       this.alive = false
@@ -152,6 +152,7 @@ class ClientStream extends StreamWire {
       return
     }
     this.listen(stream)
+    if (this.trails(ends)) this.trail(stream)
     if (this.#paused) stream.pause()
     stream.on('headers', (headers: IncomingHttpHeaders & IncomingHttpStatusHeader, _flags: number, raw: readonly string[] | undefined) => this.#head(headers[':status'] ?? 100, raw ?? [], false))
     stream.on('response', (headers: IncomingHttpHeaders & IncomingHttpStatusHeader, flags: number, raw: readonly string[] | undefined) =>

@@ -154,7 +154,9 @@ class ServerStream extends StreamWire {
   }
 
   protected override start(head: Head, fields: Record<string, string | string[]>, ends: boolean): void {
-    this.#stream.respond({ ':status': head.status, ...fields }, { endStream: ends, waitForTrailers: !ends && this.mayTrail })
+    const waitForTrailers = this.trails(ends)
+    if (waitForTrailers) this.trail(this.#stream)
+    this.#stream.respond({ ':status': head.status, ...fields }, { endStream: ends, waitForTrailers })
   }
   protected override interim(status: number, fields: Record<string, string | string[]>): void {
     this.#stream.additionalHeaders({ ':status': status, ...fields })

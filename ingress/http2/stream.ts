@@ -70,7 +70,6 @@ export abstract class StreamWire implements Wire {
   protected listen(stream: Http2Stream): void {
     this.stream = stream
     stream.on('drain', () => this.tell(() => this.protocol.drain()))
-    stream.on('wantTrailers', () => stream.sendTrailers(fieldsOf(this.body.trailers)))
     stream.on('error', () => {})
     stream.on('close', () => this.gone(stream.rstCode === constants.NGHTTP2_NO_ERROR ? '' : `ECONNRESET: the stream was reset (${stream.rstCode})`))
   }
@@ -157,9 +156,12 @@ export abstract class StreamWire implements Wire {
     return this.body.done ? -1 : at
   }
 
-  /** The chunked body that goes out may be followed by trailers. */
-  protected get mayTrail(): boolean {
-    return this.body.kind === CHUNKED
+  /** Whether the body that goes out may be followed by trailers; if so they are sent when it is over. */
+  protected trails(ends: boolean): boolean {
+    return !ends && this.body.kind === CHUNKED
+  }
+  protected trail(stream: Http2Stream): void {
+    stream.on('wantTrailers', () => stream.sendTrailers(fieldsOf(this.body.trailers)))
   }
 
   #fields(): Fields {
