@@ -304,7 +304,8 @@ export class MemoryWire implements Wire, Actor {
   fail(why: string): void {
     if (!this.alive) return
     this.#why = why
-    if (this.#other !== undefined) this.#other.#arriveReset()
+    // A connection that both have ended is over: the kernel has nothing left to reset, though the other end may not have read it all.
+    if (this.#other !== undefined && !(this.#finSent && this.#finArrived)) this.#other.#arriveReset()
     this.#driver.touch(this)
   }
 
