@@ -1,5 +1,5 @@
 import { spawn, type ChildProcess } from 'node:child_process'
-import { accessSync, constants, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -12,7 +12,7 @@ import { nameOf, fold } from '../dns/wire/name.ts'
 import { FakeApi } from '../kube/testing/api.ts'
 import { namespace, service, slice } from '../kube/testing/builders.ts'
 import type { KubeObject } from '../kube/objects.ts'
-import { median, type BenchContext, type Row } from './row.ts'
+import { find, median, type BenchContext, type Row } from './row.ts'
 
 const root = join(import.meta.dirname, '..')
 
@@ -402,16 +402,4 @@ async function freePort(): Promise<number> {
   const { port } = s.address() as AddressInfo
   await new Promise<void>((r) => s.close(() => r()))
   return port
-}
-
-function find(name: string, context: BenchContext): string | undefined {
-  const given = context.peers.get(name)
-  if (given !== undefined) return given
-  for (const dir of [...(process.env.PATH ?? '').split(':'), '/usr/sbin', '/usr/local/sbin', '/sbin']) {
-    try {
-      accessSync(join(dir, name), constants.X_OK)
-      return join(dir, name)
-    } catch {}
-  }
-  return undefined
 }

@@ -1,5 +1,5 @@
 import { spawn, type ChildProcess } from 'node:child_process'
-import { accessSync, constants, existsSync, mkdirSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
 import http from 'node:http'
 import { createServer, type AddressInfo } from 'node:net'
 import { join } from 'node:path'
@@ -29,19 +29,6 @@ export function statusOf(agent: http.Agent, port: number, host: string): Promise
     request.on('error', reject)
     request.end()
   })
-}
-
-/** Where a program of this name is. */
-export function find(name: string, context: BenchContext): string | undefined {
-  const given = context.peers.get(name)
-  if (given !== undefined) return given
-  for (const dir of [...(process.env.PATH ?? '').split(':'), '/usr/sbin', '/usr/local/sbin', '/sbin']) {
-    try {
-      accessSync(join(dir, name), constants.X_OK)
-      return join(dir, name)
-    } catch {}
-  }
-  return undefined
 }
 
 /** A program unpacked beside its libraries finds them. */

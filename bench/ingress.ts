@@ -8,8 +8,8 @@ import { FakeApi } from '../kube/testing/api.ts'
 import { ingress, ingressClass, secret, service, slice } from '../kube/testing/builders.ts'
 import { sleep } from '../lib/lifecycle.ts'
 import { testAuthority } from '../lib/sockets/suite/certificates.ts'
-import { endAll, find, findHttpProxy, libraries, startBackend, startCaddy, startHaproxy, startHttpProxy, startNginx, startOurs, statusOf, type Candidate } from './ingress-peers.ts'
-import { median, type BenchContext, type Row } from './row.ts'
+import { endAll, findHttpProxy, libraries, startBackend, startCaddy, startHaproxy, startHttpProxy, startNginx, startOurs, statusOf, type Candidate } from './ingress-peers.ts'
+import { find, median, type BenchContext, type Row } from './row.ts'
 
 /** CPU of the proxies for the same work, rounds interleaved; then how soon a new route answers, and how much memory many take. */
 export async function* rows(context: BenchContext): AsyncGenerator<Row> {

@@ -1,3 +1,6 @@
+import { accessSync, constants } from 'node:fs'
+import { join } from 'node:path'
+
 /** One measured figure, beside a peer's from the same run. */
 export interface Row {
   readonly name: string
@@ -40,4 +43,17 @@ export function median(values: readonly number[]): number {
 /** A row of several rounds: median, least and most. */
 export function ofRounds(name: string, unit: string, rounds: readonly number[], more: Omit<Partial<Row>, 'name' | 'unit' | 'ours'> = {}): Row {
   return { name, unit, ours: median(rounds), spread: [Math.min(...rounds), Math.max(...rounds)], ...more }
+}
+
+/** Where a program of this name is, on the PATH or as `--peer` says. */
+export function find(name: string, context: BenchContext): string | undefined {
+  const given = context.peers.get(name)
+  if (given !== undefined) return given
+  for (const dir of [...(process.env.PATH ?? '').split(':'), '/usr/sbin', '/usr/local/sbin', '/sbin']) {
+    try {
+      accessSync(join(dir, name), constants.X_OK)
+      return join(dir, name)
+    } catch {}
+  }
+  return undefined
 }

@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { sleep } from '../lib/lifecycle.ts'
 import { testAuthority } from '../lib/sockets/suite/certificates.ts'
-import { median, type BenchContext, type Row } from './row.ts'
+import { find, median, type BenchContext, type Row } from './row.ts'
 
 const roundsEach = 5
 const roundMs = 1200
@@ -28,7 +28,7 @@ export async function* rows(context: BenchContext): AsyncGenerator<Row> {
   try {
     const authority = testAuthority()
     const identity = authority.issue('bench.test')
-    const [nginx, haproxy] = [findNginx(context), find('haproxy', context)]
+    const [nginx, haproxy] = [findNginx(context), peer('haproxy', context)]
     if (context.wants('forwarder: exchange') || context.wants('forwarder: new connection')) {
       const target = (await start('answerer', {})).port
       const candidates = [await start('forwarder', { target }, 'epoll'), await start('forwarder', { target, driver: 'node' }, 'node'), await start('bare', { target }, 'bare net')]
@@ -332,15 +332,16 @@ int main(int c, char **v) {
   return { name: 'C, same calls', port, pid: child.pid!, ask: () => Promise.resolve({}) }
 }
 
-function find(name: string, context: BenchContext): string | undefined {
-  const found = [...(process.env.PATH ?? '').split(':'), '/usr/sbin'].map((d) => join(d, name)).find(exists)
+/** A peer's program; says so where there is none. */
+function peer(name: string, context: BenchContext): string | undefined {
+  const found = find(name, context)
   if (found === undefined) context.missing(name)
   return found
 }
 
 /** nginx with its stream module, which is a package of its own. */
 function findNginx(context: BenchContext): string | undefined {
-  const path = find('nginx', context)
+  const path = peer('nginx', context)
   if (path === undefined || streamModule(path) !== undefined || execFileSync('sh', ['-c', '"$0" -V 2>&1', path], { encoding: 'utf8' }).includes('--with-stream ')) return path
   context.missing('libnginx-mod-stream')
   return undefined

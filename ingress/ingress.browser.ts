@@ -4,14 +4,13 @@ import { WebSocketServer } from 'ws'
 import { FakeApi } from '../kube/testing/api.ts'
 import { ingress, ingressClass, secret, service, slice } from '../kube/testing/builders.ts'
 import { testAuthority } from '../lib/sockets/suite/certificates.ts'
-import { findChromium, openChromium } from '../lib/testing/chromium.ts'
+import { browse, noBrowser } from '../lib/testing/chromium.ts'
 import { onOnePort, start } from './testing/run.ts'
 
-const program = findChromium()
 const annotation = (key: string, value: string): Record<string, string> => ({ [`nginx.ingress.kubernetes.io/${key}`]: value })
 
 for (const sockets of ['auto', 'node']) {
-  void test(`a browser over TLS, HTTP/2 and WebSocket, on ${sockets}`, { skip: program === undefined ? 'no Chromium is installed here' : false }, async (t) => {
+  void test(`a browser over TLS, HTTP/2 and WebSocket, on ${sockets}`, { skip: noBrowser() }, async (t) => {
     await using api = await FakeApi.start()
     const there = await onOnePort(['127.0.0.1', '127.0.0.2'], (host, request, response) => {
       response.setHeader('content-type', request.url === '/' ? 'text/html' : 'text/plain')
@@ -40,27 +39,25 @@ for (const sockets of ['auto', 'node']) {
       ),
     ])
     const running = await start(api, '--sockets', sockets)
-    const browser = await openChromium(program!, ['--ignore-certificate-errors', `--host-resolver-rules=MAP *.test:443 127.0.0.1:${running.https}, MAP *.test:80 127.0.0.1:${running.http}`])
+    const page = await browse('http://shop.test/', ['--ignore-certificate-errors', `--host-resolver-rules=MAP *.test:443 127.0.0.1:${running.https}, MAP *.test:80 127.0.0.1:${running.http}`])
     try {
-      const { page } = browser
-      await page.goto('http://shop.test/')
-      t.equal(await page.evaluate('location.href'), 'https://shop.test/', 'redirected to HTTPS')
-      t.equal(await page.evaluate('performance.getEntriesByType("navigation")[0].nextHopProtocol'), 'h2', 'by HTTP/2')
-      const title = await page.evaluate('document.title')
-      const seen = await page.evaluate('Promise.all(Array.from({ length: 12 }, (_, i) => fetch("/" + i).then((r) => r.text())))')
+      t.equal(await page.value('location.href'), 'https://shop.test/', 'redirected to HTTPS')
+      t.equal(await page.value('performance.getEntriesByType("navigation")[0].nextHopProtocol'), 'h2', 'by HTTP/2')
+      const title = await page.value<string>('document.title')
+      const seen = await page.value('Promise.all(Array.from({ length: 12 }, (_, i) => fetch("/" + i).then((r) => r.text())))')
       t.same(
         seen,
-        Array.from({ length: 12 }, (_, i) => `${title as string} GET /${i}`),
+        Array.from({ length: 12 }, (_, i) => `${title} GET /${i}`),
         'the cookie leads to one endpoint',
       )
-      t.equal(await page.evaluate('fetch("/upload", { method: "POST", body: "x".repeat(300000) }).then((r) => r.text())'), `${title as string} POST /upload`)
-      t.equal(await page.evaluate('fetch("https://other.test/x").then((r) => r.text())'), '127.0.0.1 GET /x', 'another origin that is allowed')
-      t.equal(await page.evaluate('fetch("https://chat.test/x").then((r) => r.text(), () => "refused")'), 'refused', 'one that is not')
+      t.equal(await page.value('fetch("/upload", { method: "POST", body: "x".repeat(300000) }).then((r) => r.text())'), `${title} POST /upload`)
+      t.equal(await page.value('fetch("https://other.test/x").then((r) => r.text())'), '127.0.0.1 GET /x', 'another origin that is allowed')
+      t.equal(await page.value('fetch("https://chat.test/x").then((r) => r.text(), () => "refused")'), 'refused', 'one that is not')
       const echo =
         'new Promise((resolve, reject) => { const s = new WebSocket("wss://chat.test/ws"); s.onopen = () => s.send("hello"); s.onmessage = (m) => resolve(m.data); s.onerror = () => reject(new Error("no WebSocket")) })'
-      t.equal(await page.evaluate(echo), 'echo hello', 'a WebSocket over TLS')
+      t.equal(await page.value(echo), 'echo hello', 'a WebSocket over TLS')
     } finally {
-      await browser.close()
+      await page.close()
       await running.end()
       websockets.close()
       there.close()

@@ -9,7 +9,8 @@ import { command, type Context } from '../lib/options.ts'
 import { launcher, projectRoot } from './launcher.ts'
 import { readRecord, statePaths } from './state.ts'
 import { topology } from './topology.ts'
-import { up, type Up } from './up.ts'
+import type { Up } from './lifeline.ts'
+import { up } from './up.ts'
 
 const url = 'http://hello.demo.svc.cluster.local'
 /** What should be true soon may take this long (ms) on a loaded machine. */
@@ -164,11 +165,14 @@ async function theIngress(tour: Tour, { lab, scratch }: Place): Promise<void> {
 
 async function aPodIsKilled(tour: Tour, { lab }: Place): Promise<void> {
   tour.title('A Pod is killed: its endpoint goes, requests go on')
-  const count = 40
+  const count = 60
   const port = lab.record.published[0]!.port
   const loop = `i=0; while [ $i -lt ${count} ]; do curl -s -m 3 ${url} || echo FAILED; i=$((i+1)); sleep 0.05; done`
   tour.typed(`switchyard lab exec client -- sh -c '${loop}' &`)
-  const requests = tour.output('lab', ['exec', ...tour.labFlag], 'client', '--', 'sh', '-c', loop)
+  let heard = ''
+  const requests = tour.listen((text) => (heard += text), 'lab', ['exec', ...tour.labFlag], 'client', '--', 'sh', '-c', loop)
+  // Its failure is told below, where it is waited for.
+  requests.catch(() => {})
   const through: Promise<number>[] = []
   const ended = new AbortController()
   const knocking = (async () => {
@@ -181,7 +185,7 @@ async function aPodIsKilled(tour: Tour, { lab }: Place): Promise<void> {
       await sleep(50, ended.signal)
     }
   })()
-  await sleep(300)
+  await soon('both Pods answer', async () => heard.includes('hello-1') && heard.includes('hello-2') && through.length > 0, 20)
   await tour.run('delete', 'pod', 'hello-1', '-n', 'demo')
   await soon('the endpoint is gone', async () => {
     const list = (await tour.quietly('get', 'endpointslices', '-n', 'demo', '-l', 'kubernetes.io/service-name=hello', '-o', 'json')) as { items: { endpoints?: { targetRef?: { name?: string } }[] }[] }
@@ -313,11 +317,17 @@ class Tour {
   }
 
   output(...words: readonly (string | readonly string[])[]): Promise<string> {
+    return this.listen(() => {}, ...words)
+  }
+
+  /** What it prints, told piece by piece too. */
+  listen(heard: (text: string) => void, ...words: readonly (string | readonly string[])[]): Promise<string> {
     return new Promise((resolve, reject) => {
-      execFile(launcher, words.flat(), { env: { ...process.env, ...this.env }, signal: this.signal, maxBuffer: 16 << 20 }, (error, stdout, stderr) => {
+      const child = execFile(launcher, words.flat(), { env: { ...process.env, ...this.env }, signal: this.signal, maxBuffer: 16 << 20 }, (error, stdout, stderr) => {
         if (error === null) resolve(stdout)
         else reject(new Error(`switchyard ${words.flat().map(quoted).join(' ')} failed: ${(stderr.trim() || stdout.trim() || error.message).split('\n').slice(-4).join('\n')}`))
       })
+      child.stdout!.on('data', heard)
     })
   }
 

@@ -8,10 +8,11 @@ import { UsageError } from '../lib/options.ts'
 import { askControl } from './control.ts'
 import { holderInit } from './holder/scripts.ts'
 import { launcher } from './launcher.ts'
-import { beginning, childrenOf, makeState, readRecord, recordForm, removeState, statePaths, writeRecord, type LabRecord, type StatePaths } from './state.ts'
+import { beginning, childrenOf, makeState, readRecord, recordForm, removeState, statePaths, writeRecord, type LabRecord } from './state.ts'
 import type { Topology } from './topology.ts'
 import { startUplink, uplinkPackages } from './uplink.ts'
-import type { Order, Report } from './holder/main.ts'
+import type { Order } from './holder/main.ts'
+import { launched, lifeline, type Up } from './lifeline.ts'
 
 /** A port of the host that leads into the lab. */
 export interface Published {
@@ -30,18 +31,7 @@ export interface UpOptions {
   readonly signal: AbortSignal
 }
 
-/** A lab that this process brought up. Until `stay` it lives only as long as this process. */
-export interface Up {
-  readonly record: LabRecord
-  readonly paths: StatePaths
-  /** Lets the lab outlive this process. */
-  stay(): Promise<void>
-  down(): Promise<void>
-}
-
-/** Where the API is asked for from the host, if nobody else is there. */
 export const usualApiPort = 6443
-const lifeline = 3
 
 /** Brings the lab up; resolves when all parts are ready, rejects with the reason and leaves nothing running. */
 export async function up(topology: Topology, options: UpOptions): Promise<Up> {
@@ -100,66 +90,41 @@ export async function up(topology: Topology, options: UpOptions): Promise<Up> {
     // A copy left here would take connections that nobody answers.
     await Promise.all(opened.map(({ server }) => new Promise((resolve) => server.close(resolve))))
   }
-  const line = child.stdio[lifeline] as Socket
-  line.on('error', () => {})
-  const ended = new Promise<string>((resolve) => {
-    child.once('error', (error) => resolve(error.message))
-    child.once('exit', (code, signal) => resolve(signal === null ? `exit status ${code}` : `killed by ${signal}`))
-  })
-  const kill = async (): Promise<void> => {
-    child.kill('SIGKILL')
-    await ended
-  }
-  try {
-    if (child.pid === undefined) throw new Error(`could not start unshare: ${await ended}`)
-    const record: LabRecord = {
-      form: recordForm,
-      topology,
-      pid: child.pid,
-      began: beginning(child.pid) ?? '',
-      rootless,
-      apiPort: opened[0]!.port,
-      published: opened.slice(1).map(({ port, to }) => ({ port, to })),
-    }
-    writeRecord(paths, record)
-    const order: Order = {
-      topology,
-      paths,
-      apiPort: record.apiPort,
-      sockets: opened.map(({ to }, i) => {
-        const colon = to.lastIndexOf(':')
-        return { fd: lifeline + 1 + i, to: { host: to.slice(0, colon), port: Number(to.slice(colon + 1)) } }
-      }),
-      inherited: lifeline + 1 + opened.length + (tie === undefined ? 0 : 1),
-    }
-    line.write(`${JSON.stringify(order)}\n`)
-    if (tie !== undefined) {
-      const mine = tie
-      // Closed, not ended: an end would reach the lab's copy too.
-      tie.write(`${await firstInside(child.pid)}\n`, () => mine.destroy())
-    }
-    await Promise.race([reports(line, options.progress), ended.then((how) => Promise.reject(new Error(`the holder ended (${how})${said(paths)}`))), whenAborted(options.signal)])
-    return {
-      record,
-      paths,
-      stay: () =>
-        new Promise((resolve) => {
-          line.write('stay\n', () => {
-            line.end()
-            line.unref()
-            child.unref()
-            resolve()
-          })
+  return launched(child, {
+    paths,
+    program: 'unshare',
+    progress: options.progress,
+    signal: options.signal,
+    order: async (pid, line) => {
+      const record: LabRecord = {
+        form: recordForm,
+        topology,
+        pid,
+        began: beginning(pid) ?? '',
+        rootless,
+        apiPort: opened[0]!.port,
+        published: opened.slice(1).map(({ port, to }) => ({ port, to })),
+      }
+      writeRecord(paths, record)
+      const order: Order = {
+        topology,
+        paths,
+        apiPort: record.apiPort,
+        sockets: opened.map(({ to }, i) => {
+          const colon = to.lastIndexOf(':')
+          return { fd: lifeline + 1 + i, to: { host: to.slice(0, colon), port: Number(to.slice(colon + 1)) } }
         }),
-      down: async () => {
-        await kill()
-        removeState(paths)
-      },
-    }
-  } catch (error) {
-    await kill()
-    throw error
-  }
+        inherited: lifeline + 1 + opened.length + (tie === undefined ? 0 : 1),
+      }
+      line.write(`${JSON.stringify(order)}\n`)
+      if (tie !== undefined) {
+        const mine = tie
+        // Closed, not ended: an end would reach the lab's copy too.
+        tie.write(`${await firstInside(pid)}\n`, () => mine.destroy())
+      }
+      return record
+    },
+  })
 }
 
 function descriptorOf(socket: Server | Socket): number {
@@ -271,40 +236,4 @@ function listen(at: { readonly host: string; readonly port: number }): Promise<S
 
 function portOf(server: Server): number {
   return (server.address() as AddressInfo).port
-}
-
-/** Resolves once the holder says that the lab is ready. */
-export function reports(line: Socket, progress: (what: string, ms: number) => void): Promise<void> {
-  return new Promise((resolve, reject) => {
-    let rest = ''
-    line.setEncoding('utf8').on('data', (chunk: string) => {
-      const texts = (rest + chunk).split('\n')
-      rest = texts.pop()!
-      for (const text of texts) {
-        const report = JSON.parse(text) as Report
-        if ('progress' in report) progress(report.progress, report.ms)
-        else if ('error' in report) reject(new Error(report.error))
-        else resolve()
-      }
-    })
-  })
-}
-
-/** The last lines of the holder's log, for messages. */
-export function said(paths: StatePaths): string {
-  try {
-    const text = readFileSync(join(paths.logs, 'holder.log'), 'utf8').trim()
-    return text === '' ? '' : `; it said: ${text.split('\n').slice(-5).join('\n')}`
-  } catch (error) {
-    return ` and left no log: ${explainError(error)}`
-  }
-}
-
-/** Rejects when `signal` fires. */
-export function whenAborted(signal: AbortSignal): Promise<never> {
-  return new Promise((_, reject) => {
-    const give = (): void => reject(new Error('interrupted; the lab is gone again'))
-    if (signal.aborted) give()
-    else signal.addEventListener('abort', give, { once: true })
-  })
 }

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { test } from 'tap'
-import { browse, noBrowser } from '../testing/browser.ts'
+import { browse, noBrowser } from '../../lib/testing/chromium.ts'
 import { renderHtml } from './html.ts'
 import { measures, type Report, type Sample } from './stats.ts'
 

@@ -1,9 +1,9 @@
 import { chmodSync, readFileSync, writeFileSync } from 'node:fs'
-import { Socket } from 'node:net'
-import { createLog, explainError } from '../../lib/log.ts'
+import { createLog } from '../../lib/log.ts'
 import { command } from '../../lib/options.ts'
 import { Chaos } from '../chaos.ts'
 import { serveControl } from '../control.ts'
+import { held, type Work } from '../lifeline.ts'
 import type { StatePaths } from '../state.ts'
 import type { Topology } from '../topology.ts'
 import { findTarget } from '../targets.ts'
@@ -23,12 +23,6 @@ export interface Order {
   readonly inherited: number
 }
 
-/** What the holder tells the launcher, a line each. */
-export type Report = { readonly progress: string; readonly ms: number } | { readonly ready: true } | { readonly error: string }
-
-/** The descriptor that ties the holder to its launcher until the lab is up. */
-export const lifeline = 3
-
 /** Runs the lab inside the holder. `switchyard lab up` starts it; nobody types it. */
 export const holdCommand = command({
   name: 'hold',
@@ -36,50 +30,16 @@ export const holdCommand = command({
   flags: {},
   run: async (_parsed, context) => {
     const log = createLog()
-    const line = new Socket({ fd: lifeline })
-    line.on('error', () => {})
-    const tell = (report: Report): void => void line.write(`${JSON.stringify(report)}\n`)
-    let stays = false
-    const ended = new Promise<void>((resolve) => {
-      context.signal.addEventListener('abort', () => resolve(), { once: true })
-      // A launcher that is gone before it said `stay` takes the lab with it.
-      line.on('close', () => {
-        if (!stays) resolve()
-      })
-    })
-    let down: () => void = () => {}
-    const asked = new Promise<void>((resolve) => (down = resolve))
-    const lines = read(line, (text) => {
-      if (text !== 'stay') return
-      stays = true
-      log.info('the lab stays: its launcher let go')
-    })
-    const work = async (): Promise<void> => {
-      const order = await lines
+    const work: Work<Order> = async (order, progress, down) => {
       const hold = new Hold(order.topology, order.paths, order.inherited)
-      await serveControl(
-        order.paths.control,
-        verbs(hold, () => void setTimeout(down, 10)),
-      )
+      await serveControl(order.paths.control, verbs(hold, down))
       chmodSync(order.paths.control, 0o600)
       for (const { fd, to } of order.sockets) await publish(fd, to)
-      await hold.up((progress, ms) => tell({ progress, ms }))
+      await hold.up(progress)
       hold.underlay = keepUnderlay(hold, log, context.signal)
       writeHostKubeconfig(hold, order)
-      tell({ ready: true })
     }
-    await Promise.race([
-      ended,
-      asked,
-      work().then(
-        () => Promise.race([ended, asked]),
-        (error) => {
-          log.error('the lab did not come up', { error: explainError(error) })
-          line.end(`${JSON.stringify({ error: explainError(error) } satisfies Report)}\n`)
-          return new Promise<void>((resolve) => line.on('close', () => resolve()))
-        },
-      ),
-    ])
+    await held(work, log, context.signal)
     // Whatever still runs in here ends with us.
     process.exit(0)
   },
@@ -111,26 +71,4 @@ function verbs(hold: Hold, down: () => void) {
 function writeHostKubeconfig(hold: Hold, order: Order): void {
   const text = readFileSync(hold.plan.adminKubeconfig, 'utf8')
   writeFileSync(order.paths.kubeconfig, text.replace(/^(\s*server:\s*).*$/m, `$1https://127.0.0.1:${order.apiPort}`), { mode: 0o600 })
-}
-
-/** The first line is the order; what follows are words. */
-function read(line: Socket, word: (text: string) => void): Promise<Order> {
-  return new Promise((resolve, reject) => {
-    let rest = ''
-    let first = true
-    line.setEncoding('utf8').on('data', (chunk: string) => {
-      const parts = (rest + chunk).split('\n')
-      rest = parts.pop()!
-      for (const text of parts) {
-        if (first) {
-          first = false
-          try {
-            resolve(JSON.parse(text) as Order)
-          } catch (error) {
-            reject(error as Error)
-          }
-        } else word(text)
-      }
-    })
-  })
 }

@@ -1,16 +1,15 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import { chmodSync, closeSync, writeFileSync } from 'node:fs'
-import { Socket } from 'node:net'
 import { connect as client } from '../../kube/client.ts'
 import { loadCredentials } from '../../kube/credentials.ts'
 import { services } from '../../kube/resources.ts'
-import { createLog, explainError } from '../../lib/log.ts'
+import { createLog } from '../../lib/log.ts'
 import { command } from '../../lib/options.ts'
 import { clusterPlan, kubeDnsService } from '../cluster.ts'
 import { serveControl } from '../control.ts'
 import type { PartStatus } from '../holder/supervisor.ts'
-import { lifeline, type Report } from '../holder/main.ts'
 import { launcher } from '../launcher.ts'
+import { held } from '../lifeline.ts'
 import type { StatePaths } from '../state.ts'
 import type { Topology } from '../topology.ts'
 import { guestKernel, qemu } from '../vm/kernel.ts'
@@ -40,49 +39,7 @@ export const holdVmCommand = command({
   summary: 'Holds the machines of a lab (started by "switchyard lab up --vm").',
   flags: {},
   run: async (_parsed, context) => {
-    const log = createLog()
-    const line = new Socket({ fd: lifeline })
-    line.on('error', () => {})
-    const tell = (report: Report): void => void line.write(`${JSON.stringify(report)}\n`)
-    let stays = false
-    let down: () => void = () => {}
-    const ended = new Promise<void>((resolve) => {
-      down = resolve
-      context.signal.addEventListener('abort', () => resolve(), { once: true })
-      line.on('close', () => {
-        if (!stays) resolve()
-      })
-    })
-    let rest = ''
-    let ordered: (order: VmOrder) => void = () => {}
-    const order = new Promise<VmOrder>((resolve) => (ordered = resolve))
-    line.setEncoding('utf8').on('data', (chunk: string) => {
-      const lines = (rest + chunk).split('\n')
-      rest = lines.pop()!
-      for (const text of lines) {
-        if (text === 'stay') stays = true
-        else ordered(JSON.parse(text) as VmOrder)
-      }
-    })
-    const work = order
-      .then((o) =>
-        new Machines(o, context.signal).up(
-          (progress, ms) => tell({ progress, ms }),
-          () => void setTimeout(down, 10),
-        ),
-      )
-      .then(() => tell({ ready: true }))
-    await Promise.race([
-      ended,
-      work.then(
-        () => ended,
-        (error) => {
-          log.error('the lab did not come up', { error: explainError(error) })
-          line.end(`${JSON.stringify({ error: explainError(error) } satisfies Report)}\n`)
-          return new Promise<void>((resolve) => line.on('close', () => resolve()))
-        },
-      ),
-    ])
+    await held<VmOrder>((order, progress, down) => new Machines(order, context.signal).up(progress, down), createLog(), context.signal)
     process.exit(0)
   },
 })

@@ -1,12 +1,13 @@
 import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { closeSync, openSync } from 'node:fs'
-import { createServer, type AddressInfo, type Socket } from 'node:net'
+import { createServer, type AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { launcher } from '../launcher.ts'
 import { beginning, makeState, readRecord, recordForm, removeState, statePaths, writeRecord, type LabRecord } from '../state.ts'
 import type { Topology } from '../topology.ts'
-import { publishTarget, reports, said, usualApiPort, whenAborted, type Up, type UpOptions } from '../up.ts'
+import { launched, type Up } from '../lifeline.ts'
+import { publishTarget, usualApiPort, type UpOptions } from '../up.ts'
 import { lacking } from '../vm/kernel.ts'
 import type { VmOrder } from './holder.ts'
 
@@ -42,41 +43,20 @@ export async function upVm(topology: Topology, options: UpOptions & { readonly m
   const log = openSync(join(paths.logs, 'holder.log'), 'a')
   const child = spawn(launcher, ['lab', 'hold-vm'], { detached: true, cwd: '/', stdio: ['ignore', log, log, 'pipe'] })
   closeSync(log)
-  const line = child.stdio[3] as unknown as Socket
-  line.on('error', () => {})
-  const ended = new Promise<string>((resolve) => {
-    child.once('error', (error) => resolve(error.message))
-    child.once('exit', (code, signal) => resolve(signal === null ? `exit status ${code}` : `killed by ${signal}`))
-  })
-  const kill = async (): Promise<void> => {
-    child.kill('SIGKILL')
-    await ended
-  }
   try {
-    if (child.pid === undefined) throw new Error(`could not start the holder: ${await ended}`)
-    const record: LabRecord = { form: recordForm, topology, pid: child.pid, began: beginning(child.pid) ?? '', rootless: process.getuid?.() !== 0, machines: true, apiPort, published }
-    writeRecord(paths, record)
-    line.write(`${JSON.stringify({ topology, paths, apiPort, machines, memory: options.memory } satisfies VmOrder)}\n`)
-    await Promise.race([reports(line, options.progress), ended.then((how) => Promise.reject(new Error(`the holder ended (${how})${said(paths)}`))), whenAborted(options.signal)])
-    return {
-      record,
+    return await launched(child, {
       paths,
-      stay: () =>
-        new Promise((resolve) => {
-          line.write('stay\n', () => {
-            line.end()
-            line.unref()
-            child.unref()
-            resolve()
-          })
-        }),
-      down: async () => {
-        await kill()
-        removeState(paths)
+      program: 'the holder',
+      progress: options.progress,
+      signal: options.signal,
+      order: async (pid, line) => {
+        const record: LabRecord = { form: recordForm, topology, pid, began: beginning(pid) ?? '', rootless: process.getuid?.() !== 0, machines: true, apiPort, published }
+        writeRecord(paths, record)
+        line.write(`${JSON.stringify({ topology, paths, apiPort, machines, memory: options.memory } satisfies VmOrder)}\n`)
+        return record
       },
-    }
+    })
   } catch (error) {
-    await kill()
     removeState(paths)
     throw error
   }

@@ -1,7 +1,7 @@
 import tap, { test } from 'tap'
 import type { Node, Pod, Service } from '../../kube/objects.ts'
 import { renderGraph } from '../graph.ts'
-import { browse, noBrowser } from '../testing/browser.ts'
+import { browse, noBrowser } from '../../lib/testing/chromium.ts'
 import { serveView } from './server.ts'
 
 tap.setTimeout(250_000)

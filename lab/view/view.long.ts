@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
 import tap, { test } from 'tap'
 import { launcher } from '../launcher.ts'
-import { browse, noBrowser } from '../testing/browser.ts'
+import { browse, noBrowser } from '../../lib/testing/chromium.ts'
 import { eventually, TestLab } from '../testing/lab.ts'
 
 tap.setTimeout(600_000)

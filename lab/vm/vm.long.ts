@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { setTimeout as wait } from 'node:timers/promises'
 import { test } from 'tap'
 import { projectRoot } from '../launcher.ts'
+import { childrenOf } from '../state.ts'
 import { cacheFolder, guestKernel, lacking } from './kernel.ts'
 import { inVm } from './run.ts'
 
@@ -13,20 +14,9 @@ const switchyard = join(projectRoot, 'switchyard')
 
 /** QEMU processes below `pid`, at any depth. */
 function machinesOf(pid: number): readonly number[] {
-  const children = (p: number): number[] => {
-    try {
-      return readFileSync(`/proc/${p}/task/${p}/children`, 'utf8')
-        .trim()
-        .split(' ')
-        .filter((s) => s !== '')
-        .map(Number)
-    } catch {
-      return []
-    }
-  }
   const all: number[] = []
   const visit = (p: number): void => {
-    for (const c of children(p)) {
+    for (const c of childrenOf(p)) {
       all.push(c)
       visit(c)
     }

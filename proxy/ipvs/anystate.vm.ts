@@ -10,6 +10,7 @@ import { openNetlink } from '../../linux/netlink/socket.ts'
 import { realKernel } from '../../linux/real.ts'
 import { create as nftables } from '../nftables/backend.ts'
 import { tables } from '../nftables/testing/tables.ts'
+import { dyingKernel } from '../testing/dying.ts'
 import { follow, liveRules, rendered } from '../follow.ts'
 import type { Front, ServiceTable } from '../table.ts'
 import { create } from './backend.ts'
@@ -114,14 +115,7 @@ if (await inside(import.meta.filename)) {
       const before = await create({ kernel, log: silent })
       await before.apply(from, signal)
       await before.close()
-      let said = 0
-      const dying = realKernel({
-        openNetlink: (protocol) => {
-          const netlink = openNetlink(protocol)
-          return { ...netlink, request: (message) => (said++ < last ? netlink.request(message) : Promise.reject(new Error('killed'))) }
-        },
-      })
-      killed = await (await create({ kernel: dying, log: silent })).apply(to, signal).then(
+      killed = await (await create({ kernel: dyingKernel(last), log: silent })).apply(to, signal).then(
         () => false,
         () => true,
       )

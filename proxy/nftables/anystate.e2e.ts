@@ -5,6 +5,7 @@ import { chainNames, elements, setNames } from '../../linux/netlink/nftables.ts'
 import { openNetlink } from '../../linux/netlink/socket.ts'
 import { realKernel } from '../../linux/real.ts'
 import type { Endpoint, Front } from '../table.ts'
+import { dyingKernel } from '../testing/dying.ts'
 import { insideNamespaces } from '../testing/packets.ts'
 import { create } from './backend.ts'
 import { tables } from './testing/tables.ts'
@@ -76,15 +77,7 @@ if (insideNamespaces(import.meta.filename)) {
       await before.cleanup()
       await before.apply(from, signal)
       await before.close()
-      // A process that says so much and no more.
-      let said = 0
-      const dying = realKernel({
-        openNetlink: (protocol) => {
-          const netlink = openNetlink(protocol)
-          return { ...netlink, request: (message) => (said++ < last ? netlink.request(message) : Promise.reject(new Error('killed'))) }
-        },
-      })
-      killed = await create({ kernel: dying, log: silent })
+      killed = await create({ kernel: dyingKernel(last), log: silent })
         .apply(to, signal)
         .then(
           () => false,
