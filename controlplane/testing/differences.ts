@@ -38,6 +38,7 @@ export const differences: readonly Difference[] = [
   { scenario: 'node', step: /patch node.*podCIDR/, why: "the allocator of Pods' ranges runs here: the Node has its range already" },
   { scenario: 'http', step: /^Table nodes$/, why: "the allocator of Pods' ranges runs here" },
   { scenario: 'forbidden', step: /raw \/version/, why: itself },
+  { scenario: 'api-resources', step: /kubectl version/, why: itself },
   { scenario: 'http', step: /^(anonymous )?version$/, why: itself },
   { scenario: 'svc-invalid-misc', step: /create -f/, why: `trafficDistribution knows PreferSameZone and PreferSameNode; ${newer}` },
   { scenario: 'svc-invalid-addresses', step: /create -f/, why: 'addresses with leading zeros are refused at once, not with a warning' },
