@@ -115,10 +115,13 @@ if (await inside(import.meta.filename)) {
       const before = await create({ kernel, log: silent })
       await before.apply(from, signal)
       await before.close()
-      killed = await (await create({ kernel: dyingKernel(last), log: silent })).apply(to, signal).then(
+      const dying = await create({ kernel: dyingKernel(last), log: silent })
+      killed = await dying.apply(to, signal).then(
         () => false,
         () => true,
       )
+      // What is dead ends no draining either.
+      await dying.close()
       const next = await create({ kernel, log: silent })
       await next.apply(to, signal)
       for (const until = performance.now() + 60_000; performance.now() < until && (await printed()) !== wanted(to);) await new Promise((resolve) => setTimeout(resolve, 100))
