@@ -169,6 +169,26 @@ test('addresses are turned, all of them stay, and what does not fit is cut at a 
   t.end()
 })
 
+test('what many speak of is asked for while it changes, and compiled once it is quiet', async (t) => {
+  const s = site([namespace('shop')])
+  const fast = fastOf(s)
+  const pointer = '1.0.244.10.in-addr.arpa'
+  const put = (i: number): void => {
+    s.put(service(`shop/s${i}`, { clusterIP: 'None', ports: ['x:1'] }))
+    s.put(slice(`shop/s${i}`, ['10.244.0.1 hostname=h'], ['x:1']))
+  }
+  for (let i = 0; i < 128; i++) put(i)
+  t.ok(fast.ask(pointer, 'PTR', { most: 65_535 }), 'few are compiled at once')
+  for (let i = 128; i < 200; i++) put(i)
+  t.equal(fast.ask(pointer, 'PTR', { most: 65_535 }), undefined, 'many are asked for')
+  t.ok(fast.ask('h.s199.shop.svc.cluster.local', 'A'), 'their own names are not')
+  fast.packer.settle()
+  t.same(fast.ask(pointer, 'PTR', { most: 65_535 }), await slow(s, pointer, 'PTR', { most: 65_535 }), 'until it has been quiet')
+  for (let i = 200; i < 1500; i++) put(i)
+  fast.packer.settle()
+  t.equal(fast.ask(pointer, 'PTR', { most: 65_535 }), undefined, 'what no compiled answer has room for stays asked for')
+})
+
 test('names that a handler before it touches are asked for', (t) => {
   const s = site(objects, { corefile: '.:53 {\n kubernetes cluster.local\n}\nshop.svc.cluster.local:53 {\n errors\n}' })
   const fast = fastOf(s)

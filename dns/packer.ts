@@ -16,6 +16,11 @@ import { Class, Flag, Type } from './wire/types.ts'
 
 /** Octets of records that are still compiled; what is longer is asked for. */
 const longest = 16_384
+/** Octets of a record at the least: a pointer to its name, type, class, TTL and length. */
+const leastRecord = 12
+/** Names of which no more is said are compiled at each change; others once nothing of the kind changed for so long (ms). */
+const few = 128
+const quiet = 100
 
 interface Folding {
   readonly site: number
@@ -33,6 +38,8 @@ export class Packer {
   /** The sites whose names are known beforehand. */
   readonly #folding: readonly Folding[]
   #wasFull = false
+  readonly #later = new Map<ClusterZone, Set<Name>>()
+  #timer: NodeJS.Timeout | undefined
   readonly #out = Buffer.allocUnsafe(65_535)
 
   private constructor(sites: readonly Site[], folding: readonly Folding[], options: PackerOptions) {
@@ -106,14 +113,33 @@ export class Packer {
   /** Names of a zone changed, because `source` did. */
   changed(zone: ClusterZone, names: readonly Name[], source: string): void {
     const known = new Set(names)
-    for (const name of names) this.#name(zone, name)
+    for (const name of names) this.#changed(zone, name)
     // SRV records carry the addresses they point at.
     for (const e of zone.table.entriesOf(source)) {
       if (e.type !== Type.SRV || known.has(e.name)) continue
       known.add(e.name)
-      this.#name(zone, e.name)
+      this.#changed(zone, e.name)
     }
     this.refresh()
+  }
+
+  /** What many speak of changes often while objects come in, and each time all of it would be put together: it is asked for until it has been quiet. */
+  #changed(zone: ClusterZone, name: Name): void {
+    const size = zone.table.get(name)?.size ?? 0
+    if (size <= few) return this.#name(zone, name)
+    this.#name(zone, name, true)
+    let names = this.#later.get(zone)
+    if (names === undefined) this.#later.set(zone, (names = new Set()))
+    names.add(name)
+    clearTimeout(this.#timer)
+    this.#timer = setTimeout(() => this.settle(), quiet).unref()
+  }
+
+  /** Compiles at once what still waits. */
+  settle(): void {
+    clearTimeout(this.#timer)
+    for (const [z, names] of this.#later) for (const name of names) this.#name(z, name)
+    this.#later.clear()
   }
 
   /** Writes the zones again: their serial, and whether what is missing does not exist. */
@@ -151,7 +177,7 @@ export class Packer {
     return best
   }
 
-  #name(zone: ClusterZone, name: Name): void {
+  #name(zone: ClusterZone, name: Name, asked = false): void {
     const f = this.#folding.find(({ handler, site }) => handler.zone === zone && within(name, this.#sites[site]!.zone))
     if (f === undefined || this.#siteOf(name) !== f.site) return
     const { handler, ask } = f
@@ -160,6 +186,8 @@ export class Packer {
     if (apex === undefined) return
     if (ask === 'all') return this.table.set(name, undefined)
     if (!ask.has(name) && node === undefined) return this.table.set(name, undefined)
+    // What no answer has room for is not put together at each change: thousands of Services may share a Pod, and with it a PTR.
+    if (node !== undefined && (asked || node.size * leastRecord > longest)) return this.table.set(name, [], true, f.site)
     const reverse = isReverse(apex)
     if (node === undefined || ask.has(name)) return this.table.set(name, [], true, f.site)
     // What only stands between our reverse names may be somebody else's.

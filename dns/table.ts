@@ -20,6 +20,8 @@ export interface RecordSet {
 /** What exists at a name; no sets at all when it only stands between others (an empty non-terminal). */
 export interface Node {
   readonly sets: readonly RecordSet[]
+  /** How much is said of it: no set has more records. */
+  readonly size: number
 }
 
 /** What sources say of a name: most have one record, so one stands without a list. */
@@ -33,6 +35,10 @@ class OwnNode implements Node {
     if (parts === undefined) return noSets
     if (Array.isArray(parts)) return setsOf(parts)
     return parts.type === 0 ? noSets : [{ type: parts.type, ttl: parts.ttl, data: [parts.data] }]
+  }
+
+  get size(): number {
+    return Array.isArray(this.parts) ? this.parts.length : this.parts === undefined ? 0 : 1
   }
 
   add(e: Entry): void {

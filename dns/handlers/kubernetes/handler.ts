@@ -101,7 +101,7 @@ export class KubernetesHandler implements Handler {
     const address = undashed(labels[0]!)
     if (address === undefined || table.get(name.slice(labels[0]!.length + 1) as Name) === undefined) return undefined
     const data = addressData(address)!
-    return { sets: [{ type: addressType(data), ttl: settings.ttl, data: [data] }] }
+    return { size: 1, sets: [{ type: addressType(data), ttl: settings.ttl, data: [data] }] }
   }
 
   records(name: Name, set: RecordSet): Rec[] {
