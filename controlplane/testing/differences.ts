@@ -39,6 +39,7 @@ export const differences: readonly Difference[] = [
   { scenario: 'http', step: /^Table nodes$/, why: "the allocator of Pods' ranges runs here" },
   { scenario: 'forbidden', step: /raw \/version/, why: itself },
   { scenario: 'api-resources', step: /kubectl version/, why: itself },
+  { scenario: 'http', step: /^Table events/, why: 'the age of an Event with a fixed date grows by the day' },
   { scenario: 'http', step: /^(anonymous )?version$/, why: itself },
   { scenario: 'svc-invalid-misc', step: /create -f/, why: `trafficDistribution knows PreferSameZone and PreferSameNode; ${newer}` },
   { scenario: 'svc-invalid-addresses', step: /create -f/, why: 'addresses with leading zeros are refused at once, not with a warning' },
